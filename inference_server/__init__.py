@@ -1,0 +1,1 @@
+"""The inference server: gRPC in front, one engine thread behind."""

@@ -1,0 +1,41 @@
+"""`python -m inference_server`: settings to server."""
+
+import asyncio
+import logging
+import os
+import sys
+
+import click
+
+from inference_server.config import Settings, command
+from inference_server.errors import StartupError
+
+
+def run(settings: Settings) -> None:
+    """Serves until told to stop. A bad start is one line and exit code 2."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    # imported after the settings are known to be good: --help and a typing error should not wait for it
+    from inference_server.server import serve
+
+    try:
+        exit_code = asyncio.run(serve(settings))
+    except StartupError as error:
+        print(f"inference_server: {error}", file=sys.stderr)
+        exit_code = 2
+    logging.shutdown()
+    os._exit(exit_code)  # a load or a step that is stuck must not keep the process
+
+
+def main() -> None:
+    """The command line, with errors of one line."""
+    try:
+        command(run).main(standalone_mode=False)
+    except click.ClickException as error:
+        print(f"inference_server: {error.format_message()}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Messages to prompt token ids, by the checkpoint's own tokenizer and chat template.
+
+What a sender writes stays text: only the template can bring control tokens into a prompt.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from inference_server.chat.types import Message
+from inference_server.errors import StartupError
+
+_NONCHARACTER = "\ufdd0"  # Unicode reserves it for a program's own use
+
+
+class PromptEncoder:
+    """Encodes conversations. Thread-safe: nothing changes after construction."""
+
+    def __init__(self, checkpoint_dir: Path) -> None:
+        try:
+            self._templater = AutoTokenizer.from_pretrained(checkpoint_dir, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise StartupError(f"{checkpoint_dir}: no usable tokenizer there: {_first_line(error)}") from error
+        if not self._templater.chat_template:
+            raise StartupError(f"{checkpoint_dir}: the tokenizer has no chat template")
+        self.tokenizer: Tokenizer = self._templater.backend_tokenizer
+        added = self.tokenizer.get_added_tokens_decoder()  # id -> AddedToken
+        self._control_ids = {token.content: token_id for token_id, token in added.items()}
+        longest_first = sorted(self._control_ids, key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, longest_first)))
+        self._text_tokenizer = without_added_tokens(self.tokenizer)
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """The prompt's token ids, ending where the assistant's answer begins.
+
+        The template is rendered with every control token in the messages cut in two by a marker. Then the rendering
+        is split at the control tokens that are left, the template's own, and each run between two of them is
+        tokenised whole with the marker taken out: ordinary conversations give the ids that the template gives.
+        """
+        marker = _absent_marker(message.content for message in messages)
+        turns = [{"role": m.role.value, "content": self._cut_control_tokens(m.content, marker)} for m in messages]
+        rendered = self._templater.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        token_ids: list[int] = []
+        start = 0
+        for control in self._control.finditer(rendered):
+            token_ids += self._encode_text(rendered[start : control.start()].replace(marker, ""))
+            token_ids.append(self._control_ids[control.group()])
+            start = control.end()
+        return token_ids + self._encode_text(rendered[start:].replace(marker, ""))
+
+    def _cut_control_tokens(self, text: str, marker: str) -> str:
+        return self._control.sub(lambda control: control.group()[0] + marker + control.group()[1:], text)
+
+    def _encode_text(self, text: str) -> list[int]:
+        ids: list[int] = self._text_tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+
+def without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy that knows no control tokens at all: what looks like one is text to it."""
+    description = json.loads(tokenizer.to_str())
+    description["added_tokens"] = []
+    description["post_processor"] = None
+    return Tokenizer.from_str(json.dumps(description))
+
+
+def _absent_marker(texts: Iterable[str]) -> str:
+    """A string that is in none of the texts: one noncharacter more than their longest run of it."""
+    runs = (run for text in texts for run in re.findall(f"{_NONCHARACTER}+", text))
+    return _NONCHARACTER * (1 + max(map(len, runs), default=0))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

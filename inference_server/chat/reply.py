@@ -1,0 +1,79 @@
+"""Generated token ids to text deltas: whole characters only, and nothing from a stop text on."""
+
+import codecs
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from inference_server.errors import StartupError
+
+
+class Vocabulary:
+    """The bytes behind each token id of a byte-level tokenizer. Shared by all replies; nothing changes in it."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
+        added = tokenizer.get_added_tokens_decoder()
+        self._bytes: dict[int, bytes] = {}
+        for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items():
+            if token_id in added:
+                self._bytes[token_id] = b"" if added[token_id].special else token.encode()
+            elif all(character in byte_of for character in token):
+                self._bytes[token_id] = bytes(byte_of[character] for character in token)
+            else:
+                raise StartupError(f"the tokenizer is not a byte-level one: token {token_id} is {token!r}")
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """Empty for special tokens and for ids behind the tokenizer's last."""
+        return self._bytes.get(token_id, b"")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyDelta:
+    """Text that may be sent now; `stopped` when a stop text has been found and the reply is over."""
+
+    text: str
+    stopped: bool = False
+
+
+class Reply:
+    """One answer's text while it grows.
+
+    The deltas joined are the whole answer. A character that is not complete is held back, and so is text that may
+    be the beginning of a stop text.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, stop: tuple[str, ...] = ()) -> None:
+        self._vocabulary = vocabulary
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._stop = stop
+        self._held = ""
+
+    def push(self, token_id: int) -> ReplyDelta:
+        """Takes the next token. Not to be called after a delta with `stopped`."""
+        self._held += self._decoder.decode(self._vocabulary.bytes_of(token_id))
+        found = [place for place in (self._held.find(text) for text in self._stop) if place >= 0]
+        if found:
+            return ReplyDelta(self._release(min(found)), stopped=True)
+        return ReplyDelta(self._release(len(self._held) - self._possible_stop_characters()))
+
+    def end(self) -> str:
+        """What was held back for a stop text that did not come. An incomplete character is left out."""
+        return self._release(len(self._held))
+
+    def _release(self, count: int) -> str:
+        text, self._held = self._held[:count], self._held[count:]
+        return text
+
+    def _possible_stop_characters(self) -> int:
+        """Length of the longest end of the held text that begins a stop text."""
+        longest = min(len(self._held), max(map(len, self._stop), default=1) - 1)
+        ends = (self._held[-count:] for count in range(longest, 0, -1))
+        return next((len(end) for end in ends if any(text.startswith(end) for text in self._stop)), 0)
+
+
+def _byte_characters() -> list[str]:
+    """The character that stands for each byte in a byte-level vocabulary. Source: GPT-2's byte encoder."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]

@@ -1,0 +1,123 @@
+"""A checkpoint directory to a model on its device. Called once at the start, in a thread of its own.
+
+transformers gives configuration and modules, accelerate builds them without memory; the weights are read tensor by
+tensor straight to where they will be used, and each tells the caller how far the load is.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from accelerate.utils import set_module_tensor_to_device
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, GenerationConfig, Qwen3ForCausalLM
+from transformers.models.qwen3 import Qwen3Config
+
+from inference_server.errors import StartupError
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that is ready to run, and what its checkpoint says about using it."""
+
+    module: Qwen3ForCausalLM
+    config: Qwen3Config
+    generation: GenerationConfig
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def stop_token_ids(self) -> frozenset[int]:
+        """Every id that ends an answer."""
+        stop = self.generation.eos_token_id if self.generation.eos_token_id is not None else self.config.eos_token_id
+        return frozenset([stop] if isinstance(stop, int) else stop or [])
+
+
+def load_model(checkpoint_dir: Path, device: str, dtype: str, on_progress: Callable[[float], None]) -> LoadedModel:
+    """Loads a dense Qwen3 checkpoint.
+
+    device: auto, cuda or cpu. dtype: auto, bfloat16 or float32. on_progress gets the loaded share of the bytes, 0 to 1.
+    Raises StartupError where the checkpoint or the device cannot be used.
+    """
+    config = _read_config(checkpoint_dir)
+    target = _choose_device(device)
+    weight_dtype = _choose_dtype(dtype, target, config)
+    with init_empty_weights():
+        module = Qwen3ForCausalLM(config)
+    expected = set(module.state_dict())
+    for name, weight, share in _read_weights(checkpoint_dir):
+        if name not in expected:
+            raise StartupError(f"{checkpoint_dir}: unexpected weight {name}; this is not a dense Qwen3 checkpoint")
+        set_module_tensor_to_device(module, name, target, value=weight, dtype=weight_dtype)
+        on_progress(share)
+    module.tie_weights()
+    missing = [name for name, weight in module.state_dict().items() if weight.is_meta]
+    if missing:
+        raise StartupError(f"{checkpoint_dir}: {len(missing)} weights are missing, {missing[0]} the first")
+    module.model.rotary_emb.to(target)  # its frequencies are computed, not loaded
+    return LoadedModel(module.eval(), config, _read_generation_config(checkpoint_dir), target, weight_dtype)
+
+
+def _read_config(checkpoint_dir: Path) -> Qwen3Config:
+    if not (checkpoint_dir / "config.json").is_file():
+        raise StartupError(f"{checkpoint_dir}: no config.json there; --model wants a checkpoint directory or demo")
+    try:
+        config = AutoConfig.from_pretrained(checkpoint_dir, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise StartupError(f"{checkpoint_dir}/config.json: cannot be read as a model's configuration") from error
+    if not isinstance(config, Qwen3Config):
+        raise StartupError(f"{checkpoint_dir}: a {config.model_type} checkpoint; this server runs dense Qwen3 models")
+    return config
+
+
+def _read_generation_config(checkpoint_dir: Path) -> GenerationConfig:
+    if not (checkpoint_dir / "generation_config.json").is_file():
+        return GenerationConfig()
+    return GenerationConfig.from_pretrained(checkpoint_dir, local_files_only=True)
+
+
+def _choose_device(device: str) -> torch.device:
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise StartupError(f"--device cuda: no usable GPU (torch {torch.__version__}, CUDA {torch.version.cuda})")
+    return torch.device("cuda" if device != "cpu" and available else "cpu")
+
+
+def _choose_dtype(dtype: str, device: torch.device, config: Qwen3Config) -> torch.dtype:
+    """auto is bfloat16 on CUDA, and what the checkpoint says elsewhere."""
+    if dtype != "auto":
+        return {"bfloat16": torch.bfloat16, "float32": torch.float32}[dtype]
+    if device.type == "cuda":
+        return torch.bfloat16
+    return config.dtype if config.dtype in (torch.bfloat16, torch.float32) else torch.float32
+
+
+def _read_weights(checkpoint_dir: Path) -> Iterator[tuple[str, torch.Tensor, float]]:
+    """Name, weight and the share of bytes read with it, shard by shard."""
+    paths = _shard_paths(checkpoint_dir)
+    total_bytes = sum(path.stat().st_size for path in paths)
+    read_bytes = 0
+    for path in paths:
+        try:
+            with safe_open(path, framework="pt") as shard:
+                for name in shard.keys():  # noqa: SIM118 - safe_open is not a mapping
+                    weight = shard.get_tensor(name)
+                    read_bytes += weight.nbytes
+                    yield name, weight, min(read_bytes / total_bytes, 1.0)
+        except SafetensorError as error:
+            raise StartupError(f"{path}: truncated or not a safetensors file ({error})") from error
+
+
+def _shard_paths(checkpoint_dir: Path) -> list[Path]:
+    index = checkpoint_dir / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    else:
+        names = ["model.safetensors"]
+    absent = [name for name in names if not (checkpoint_dir / name).is_file()]
+    if absent:
+        raise StartupError(f"{checkpoint_dir}: {absent[0]} is missing")
+    return [checkpoint_dir / name for name in names]

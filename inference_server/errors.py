@@ -1,0 +1,56 @@
+"""What can go wrong, in the words of the domain. Raised anywhere; `status.py` gives each its gRPC status."""
+
+
+class StartupError(Exception):
+    """The server cannot start as it was told to. The message is one line that says what to change."""
+
+
+class RequestError(Exception):
+    """One request cannot be served. The message is meant for its sender."""
+
+
+class InvalidField(RequestError):
+    """A field of the request is outside what is allowed."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class MalformedMessage(RequestError):
+    """The bytes of a request are not the protobuf message they should be."""
+
+    def __init__(self) -> None:
+        super().__init__("the request is not a valid protobuf message")
+
+
+class PromptTooLong(RequestError):
+    """Prompt and answer do not fit into the served context. All counts are tokens."""
+
+    def __init__(self, prompt_tokens: int, max_tokens: int | None, limit: int) -> None:
+        asked = "at least 1 token of answer" if max_tokens is None else f"max_tokens {max_tokens}"
+        super().__init__(f"messages: {prompt_tokens} prompt tokens and {asked} exceed the context of {limit} tokens")
+        self.field = "messages" if max_tokens is None or prompt_tokens >= limit else "max_tokens"
+
+
+class UnknownModel(RequestError):
+    """The request asks for a model that is not served here."""
+
+    def __init__(self, served: str) -> None:
+        super().__init__(f'model: not served here; this server has "{served}"')
+
+
+class Unavailable(RequestError):
+    """No request can be served now. `retry_after_s` says when to ask again."""
+
+    def __init__(self, reason: str, retry_after_s: int) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class EngineFailed(Unavailable):
+    """The engine's loop has ended; the process is about to exit."""
+
+    def __init__(self) -> None:
+        super().__init__("the engine has failed", retry_after_s=5)

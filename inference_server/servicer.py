@@ -1,0 +1,106 @@
+"""chat.v1.ChatService: one coroutine per RPC. What happens to a request is in completion.py."""
+
+import time
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from inference_server.boundary import request_id_of
+from inference_server.completion import Completion, Completions
+from inference_server.convert import to_chat_request, to_chunk, to_completion
+from inference_server.service_state import Phase, ServiceState
+from protos.chat.v1 import chat_pb2, chat_pb2_grpc
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+_STATES: Mapping[Phase, chat_pb2.ModelState] = {
+    Phase.LOADING: chat_pb2.MODEL_STATE_LOADING,
+    Phase.READY: chat_pb2.MODEL_STATE_READY,
+    Phase.DRAINING: chat_pb2.MODEL_STATE_DRAINING,
+    Phase.FAILED: chat_pb2.MODEL_STATE_FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What is known of the model before it is loaded."""
+
+    name: str
+    notice: str
+    max_messages: int
+    max_message_bytes: int
+    created_s: int = field(default_factory=lambda: int(time.time()))
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedService:
+    """What a loaded model adds."""
+
+    completions: Completions
+    dtype: str
+    device: str
+    versions: Mapping[str, str]
+
+
+class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
+    """Answers from the first moment; `loaded` is set before the state turns READY."""
+
+    def __init__(self, served: ServedModel, state: ServiceState) -> None:
+        self.loaded: LoadedService | None = None
+        self.served = served
+        self._state = state
+
+    async def CreateChatCompletion(
+        self, request: chat_pb2.ChatCompletionRequest, context: _Context
+    ) -> chat_pb2.ChatCompletion:
+        with self._state.chat():
+            completion = await self._open(request)
+            texts: list[str] = []
+            token_ids: list[int] = []
+            try:
+                async with aclosing(completion.deltas()) as deltas:
+                    async for delta in deltas:
+                        texts.append(delta.text)
+                        token_ids += delta.token_ids
+            finally:
+                completion.log_end(request_id_of(context))
+            return to_completion(completion, self.served.name, "".join(texts), token_ids, request.return_token_ids)
+
+    async def StreamChatCompletion(  # type: ignore[override]  # a coroutine that writes: its end is not left to the garbage collector
+        self, request: chat_pb2.ChatCompletionRequest, context: _Context
+    ) -> None:
+        with self._state.chat():
+            completion = await self._open(request)
+            first = True
+            try:
+                async with aclosing(completion.deltas()) as deltas:
+                    async for delta in deltas:
+                        if delta.text or delta.finish_reason or request.return_token_ids:
+                            chunk = to_chunk(completion, self.served.name, delta, first, request.return_token_ids)
+                            await context.write(chunk)
+                            first = False
+            finally:
+                completion.log_end(request_id_of(context))
+
+    async def GetModel(self, request: chat_pb2.GetModelRequest, context: _Context) -> chat_pb2.GetModelResponse:
+        response = chat_pb2.GetModelResponse(
+            name=self.served.name,
+            state=_STATES[self._state.phase],
+            load_percent=self._state.load_percent,
+            notice=self.served.notice,
+            max_messages=self.served.max_messages,
+            max_message_bytes=self.served.max_message_bytes,
+            request_fields=[field.name for field in chat_pb2.ChatCompletionRequest.DESCRIPTOR.fields],
+            created=self.served.created_s,
+        )
+        if self.loaded:
+            response.max_context_tokens = self.loaded.completions.max_context_tokens
+            response.dtype, response.device = self.loaded.dtype, self.loaded.device
+            response.versions.update(self.loaded.versions)
+        return response
+
+    async def _open(self, request: chat_pb2.ChatCompletionRequest) -> Completion:
+        assert self.loaded
+        return await self.loaded.completions.open(to_chat_request(request, self.served.max_messages))

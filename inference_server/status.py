@@ -1,0 +1,54 @@
+"""The one table from domain errors to gRPC status and google.rpc details."""
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from inference_server.errors import (
+    InvalidField,
+    MalformedMessage,
+    PromptTooLong,
+    RequestError,
+    Unavailable,
+    UnknownModel,
+)
+
+DETAILS_KEY = "grpc-status-details-bin"  # where gRPC keeps a google.rpc.Status
+_DOMAIN = "chat.v1"
+
+
+def to_status(error: RequestError) -> status_pb2.Status:
+    """The status for an error that its sender may read."""
+    match error:
+        case InvalidField(field=field, problem=problem):
+            return _status(code_pb2.INVALID_ARGUMENT, error, _bad_request(field, problem))
+        case PromptTooLong(field=field):
+            reason = error_details_pb2.ErrorInfo(reason="CONTEXT_LENGTH_EXCEEDED", domain=_DOMAIN)
+            return _status(code_pb2.INVALID_ARGUMENT, error, _bad_request(field, str(error)), reason)
+        case MalformedMessage():
+            return _status(code_pb2.INVALID_ARGUMENT, error)
+        case UnknownModel():
+            return _status(code_pb2.NOT_FOUND, error, _bad_request("model", str(error)))
+        case Unavailable(retry_after_s=retry_after_s):
+            retry = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=retry_after_s))
+            return _status(code_pb2.UNAVAILABLE, error, retry)
+    raise TypeError(f"no status for {type(error).__name__}")
+
+
+def internal_status(request_id: str) -> status_pb2.Status:
+    """The status for an error that is our own fault: nothing of it leaves the server but the id in its log."""
+    return status_pb2.Status(code=code_pb2.INTERNAL, message=f"internal error, request id {request_id}")
+
+
+def _status(code: code_pb2.Code, error: RequestError, *details: Message) -> status_pb2.Status:
+    packed = []
+    for detail in details:
+        packed.append(AnyMessage())
+        packed[-1].Pack(detail)
+    return status_pb2.Status(code=code, message=str(error), details=packed)
+
+
+def _bad_request(field: str, problem: str) -> error_details_pb2.BadRequest:
+    violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=problem)
+    return error_details_pb2.BadRequest(field_violations=[violation])

@@ -1,0 +1,1 @@
+"""The contract: protobuf definitions and the Python code generated from them."""
