@@ -30,6 +30,7 @@ def run(settings: Settings) -> None:
 
 def main() -> None:
     """The command line, with errors of one line."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core writes lines of its own about a busy port
     try:
         command(run).main(standalone_mode=False)
     except click.ClickException as error:

@@ -58,7 +58,12 @@ class Completion:
     """One answer in the making; `deltas` makes it, once."""
 
     def __init__(
-        self, engine: "Engine", reply: Reply, prompt_token_ids: tuple[int, ...], params: SamplingParams, arrived_s: float
+        self,
+        engine: "Engine",
+        reply: Reply,
+        prompt_token_ids: tuple[int, ...],
+        params: SamplingParams,
+        arrived_s: float,
     ) -> None:
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self.created_s = int(time.time())

@@ -75,7 +75,10 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
         help="How long running chats may go on after SIGTERM.",
     )
     @_setting(
-        "--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]), help="Least level shown."
+        "--log-level",
+        default="info",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        help="Least level shown.",
     )
     def run(**options: Any) -> None:
         serve(Settings(**options))

@@ -11,20 +11,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from inference_server.service_state import Phase, ServiceState
 
-_Status = health_pb2.HealthCheckResponse.ServingStatus
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class HealthServicer(health_pb2_grpc.HealthServicer):
+class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
     """`""` is alive unless the engine has failed; the chat service's name is SERVING only when chats are answered."""
 
     def __init__(self, state: ServiceState, chat_service_name: str) -> None:
         self._state = state
         self._chat_service_name = chat_service_name
 
-    async def Check(
-        self, request: health_pb2.HealthCheckRequest, context: _Context
-    ) -> health_pb2.HealthCheckResponse:
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: _Context) -> health_pb2.HealthCheckResponse:
         """The status now; NOT_FOUND for a service that is not here."""
         status = self._status(request.service)
         if status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
@@ -42,12 +39,12 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
                 sent = status
             await change.wait()
 
-    def _status(self, service: str) -> _Status:
+    def _status(self, service: str) -> int:
         phase = self._state.phase
         if service == "":
             serving = phase is not Phase.FAILED
         elif service == self._chat_service_name:
             serving = phase is Phase.READY
         else:
-            return health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-        return health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+            return int(health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+        return int(health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -15,7 +15,7 @@ _NAMES = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.Server
 def add_reflection(server: grpc.aio.Server, service_names: tuple[str, ...]) -> None:
     """Makes the services discoverable, reflection itself included."""
     servicer = aio.ReflectionServicer((*service_names, *_NAMES))
-    method: "grpc.RpcMethodHandler[Any, Any]" = grpc.stream_stream_rpc_method_handler(
+    method: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=_request_or_empty,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,

@@ -162,7 +162,8 @@ async def _until(stopping: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T |
 
 async def _in_daemon_thread(function: Callable[[], _T]) -> _T:
     """asyncio.to_thread's threads keep the process from ending; a load that is stuck on a slow disk must not."""
-    loop, result = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[_T] = loop.create_future()
 
     def settle(settle_with: Callable[[Any], None], value: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more

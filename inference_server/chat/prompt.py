@@ -43,7 +43,7 @@ class PromptEncoder:
         """
         marker = _absent_marker(message.content for message in messages)
         turns = [{"role": m.role.value, "content": self._cut_control_tokens(m.content, marker)} for m in messages]
-        rendered = self._templater.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        rendered = str(self._templater.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         token_ids: list[int] = []
         start = 0
         for control in self._control.finditer(rendered):

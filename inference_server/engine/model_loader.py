@@ -1,6 +1,6 @@
 """A checkpoint directory to a model on its device. Called once at the start, in a thread of its own.
 
-transformers gives configuration and modules, accelerate builds them without memory; the weights are read tensor by
+transformers gives the configuration, accelerate builds the modules without memory; the weights are read tensor by
 tensor straight to where they will be used, and each tells the caller how far the load is.
 """
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
-from accelerate.utils import set_module_tensor_to_device
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, GenerationConfig, Qwen3ForCausalLM
-from transformers.models.qwen3 import Qwen3Config
+from transformers import AutoConfig, GenerationConfig
+from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 
+from inference_server.engine.models.qwen3 import Qwen3
 from inference_server.errors import StartupError
 
 
@@ -23,7 +23,7 @@ from inference_server.errors import StartupError
 class LoadedModel:
     """A model that is ready to run, and what its checkpoint says about using it."""
 
-    module: Qwen3ForCausalLM
+    module: Qwen3
     config: Qwen3Config
     generation: GenerationConfig
     device: torch.device
@@ -46,19 +46,30 @@ def load_model(checkpoint_dir: Path, device: str, dtype: str, on_progress: Calla
     target = _choose_device(device)
     weight_dtype = _choose_dtype(dtype, target, config)
     with init_empty_weights():
-        module = Qwen3ForCausalLM(config)
-    expected = set(module.state_dict())
-    for name, weight, share in _read_weights(checkpoint_dir):
-        if name not in expected:
-            raise StartupError(f"{checkpoint_dir}: unexpected weight {name}; this is not a dense Qwen3 checkpoint")
-        set_module_tensor_to_device(module, name, target, value=weight, dtype=weight_dtype)
-        on_progress(share)
-    module.tie_weights()
-    missing = [name for name, weight in module.state_dict().items() if weight.is_meta]
-    if missing:
-        raise StartupError(f"{checkpoint_dir}: {len(missing)} weights are missing, {missing[0]} the first")
-    module.model.rotary_emb.to(target)  # its frequencies are computed, not loaded
+        module = Qwen3(config)
+    module.to(weight_dtype).to_empty(device=target)
+    if config.tie_word_embeddings:
+        module.output.weight = module.embedding.weight
+    _fill(module, config, checkpoint_dir, on_progress)
     return LoadedModel(module.eval(), config, _read_generation_config(checkpoint_dir), target, weight_dtype)
+
+
+@torch.no_grad()
+def _fill(module: Qwen3, config: Qwen3Config, checkpoint_dir: Path, on_progress: Callable[[float], None]) -> None:
+    empty = dict(module.published_parameters(tied=config.tie_word_embeddings))
+    for name, weight, share in _read_weights(checkpoint_dir):
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue  # some tied checkpoints hold it twice
+        parameter = empty.pop(name, None)
+        if parameter is None:
+            raise StartupError(f"{checkpoint_dir}: unexpected weight {name}; this is not a dense Qwen3 checkpoint")
+        if parameter.shape != weight.shape:
+            shapes = f"{list(weight.shape)}, not {list(parameter.shape)}"
+            raise StartupError(f"{checkpoint_dir}: weight {name} has shape {shapes} as config.json says")
+        parameter.copy_(weight)
+        on_progress(share)
+    if empty:
+        raise StartupError(f"{checkpoint_dir}: {len(empty)} weights are missing, {min(empty)} the first")
 
 
 def _read_config(checkpoint_dir: Path) -> Qwen3Config:
@@ -70,6 +81,15 @@ def _read_config(checkpoint_dir: Path) -> Qwen3Config:
         raise StartupError(f"{checkpoint_dir}/config.json: cannot be read as a model's configuration") from error
     if not isinstance(config, Qwen3Config):
         raise StartupError(f"{checkpoint_dir}: a {config.model_type} checkpoint; this server runs dense Qwen3 models")
+    rope_type = (config.rope_parameters or {}).get("rope_type", "default")
+    for name, value, supported in (
+        ("rope_type", rope_type, "default"),
+        ("attention_bias", config.attention_bias, False),
+        ("use_sliding_window", config.use_sliding_window, False),
+        ("hidden_act", config.hidden_act, "silu"),
+    ):
+        if value != supported:
+            raise StartupError(f"{checkpoint_dir}/config.json: {name} {value}: only {supported} is supported")
     return config
 
 

@@ -1,8 +1,8 @@
 """A sequence's next tokens through the model. Owns all device memory; called by the engine thread alone."""
 
 import torch
-from transformers import DynamicCache
 
+from inference_server.engine.attention import SequenceCache
 from inference_server.engine.model_loader import LoadedModel
 from inference_server.engine.types import Sequence
 
@@ -15,7 +15,7 @@ class ModelRunner:
 
     def __init__(self, model: LoadedModel) -> None:
         self._model = model
-        self._caches: dict[Sequence, DynamicCache] = {}  # keys and values
+        self._caches: dict[Sequence, SequenceCache] = {}
 
     @property
     def sequence_count(self) -> int:
@@ -28,15 +28,15 @@ class ModelRunner:
 
         Returns the logits that follow its last token, [1, V] float32; None while tokens are left to compute.
         """
-        cache = self._caches.setdefault(sequence, DynamicCache(config=self._model.config))
-        pending = (*sequence.prompt_token_ids, *sequence.token_ids)[sequence.computed_count :][:_CHUNK_TOKENS]
-        token_ids = torch.tensor([pending], device=self._model.device)  # [1, T]
-        output = self._model.module(token_ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        sequence.computed_count += len(pending)
-        if sequence.computed_count < sequence.length:
-            return None
-        logits: torch.Tensor = output.logits[:, -1].float()
-        return logits
+        if sequence not in self._caches:
+            self._caches[sequence] = SequenceCache(self._model.config.num_hidden_layers)
+        cache, start = self._caches[sequence], sequence.computed_count
+        pending = sequence.tokens_from(start, _CHUNK_TOKENS)
+        token_ids = torch.tensor(pending, device=self._model.device)  # [T]
+        positions = torch.arange(start, start + len(pending), device=self._model.device)
+        logits: torch.Tensor = self._model.module(token_ids, positions, cache.attend)
+        cache.length = sequence.computed_count = start + len(pending)
+        return logits if sequence.computed_count == sequence.length else None
 
     def release(self, sequence: Sequence) -> None:
         """Frees what the sequence holds; harmless where it holds nothing."""

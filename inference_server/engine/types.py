@@ -41,6 +41,12 @@ class Sequence:
         """Tokens of prompt and answer so far."""
         return len(self.prompt_token_ids) + len(self.token_ids)
 
+    def tokens_from(self, start: int, most: int) -> list[int]:
+        """At most `most` of the prompt's and the answer's tokens, from place `start` on."""
+        prompt = self.prompt_token_ids[start : start + most]
+        begin = max(start - len(self.prompt_token_ids), 0)
+        return [*prompt, *self.token_ids[begin : begin + most - len(prompt)]]
+
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:

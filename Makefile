@@ -1,0 +1,47 @@
+# Everything a user or developer does. `make help` lists it.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+MODEL ?= demo
+GRPC_PORT ?= 50051
+HTTP_PORT ?= 8000
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+PROTO := protos/chat/v1/chat.proto
+
+.PHONY: help run test test-all check protos demo-model
+
+help: ## Lists the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+run: $(VENV)/run.installed ## Serves chats on HTTP_PORT (8000) and GRPC_PORT (50051); MODEL=DIR serves a checkpoint
+	@exec $(BIN)/python scripts/run.py --model "$(MODEL)" --grpc-port "$(GRPC_PORT)" --http-port "$(HTTP_PORT)"
+
+test: $(VENV)/dev.installed ## Runs the tests
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/dev.installed ## Runs the tests with the long counts
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+check: $(VENV)/dev.installed ## Lints and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+	$(BIN)/buf lint protos
+
+protos: $(VENV)/dev.installed ## Generates the Python code of chat.proto
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -I. \
+		--python_out=. --pyi_out=. --grpc_python_out=. --mypy_grpc_out=. $(PROTO)
+
+demo-model: $(VENV)/run.installed ## Trains the embedded demo model anew
+	$(BIN)/python -m inference_server.demo_model.train
+
+$(VENV)/run.installed: requirements/inference.txt requirements/bridge.txt requirements/constraints.txt
+	@echo "Setting up $(VENV): this takes a minute or a few, once."
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -r requirements/inference.txt -r requirements/bridge.txt
+	@touch $@
+
+$(VENV)/dev.installed: $(VENV)/run.installed requirements/dev.txt
+	$(PIP) install -r requirements/dev.txt
+	@touch $@

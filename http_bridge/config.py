@@ -1,0 +1,58 @@
+"""Every setting of the bridge: its flag, its BRIDGE_ name, range and default.
+
+The only reader of the command line and the environment; all others get the frozen Settings.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+_ENVIRONMENT = "BRIDGE"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What was chosen, as `--help` describes it."""
+
+    target: str
+    host: str
+    port: int
+    max_body_bytes: int
+    drain_timeout_s: float
+    log_level: str
+
+
+def _setting(name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """One flag with its environment name, both shown in the help together with range and default."""
+    variable = f"{_ENVIRONMENT}_{name.removeprefix('--').replace('-', '_').upper()}"
+    return click.option(name, envvar=variable, show_envvar=True, show_default=True, **options)
+
+
+def command(serve: Callable[[Settings], None]) -> click.Command:
+    """The command line whose settings are given to `serve`."""
+
+    @click.command(name="python -m http_bridge", help="Serves OpenAI's chat JSON over HTTP from a chat.v1 gRPC server.")
+    @_setting("--target", default="localhost:50051", help="The gRPC server, as host:port or a gRPC name.")
+    @_setting("--host", default="0.0.0.0", help="Address to listen on.")
+    @_setting("--port", default=8000, type=click.IntRange(0, 65535), help="HTTP port; 0 takes a free one.")
+    @_setting(
+        "--max-body-bytes", default=4 * 2**20, type=click.IntRange(1024, 2**30), help="Most bytes of one request body."
+    )
+    @_setting(
+        "--drain-timeout-s",
+        default=30.0,
+        type=click.FloatRange(0, 3600),
+        help="How long running answers may go on after SIGTERM.",
+    )
+    @_setting(
+        "--log-level",
+        default="info",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        help="Least level shown.",
+    )
+    def run(**options: Any) -> None:
+        serve(Settings(**options))
+
+    return run

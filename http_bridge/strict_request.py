@@ -1,0 +1,104 @@
+"""A request body as JSON, strictly: UTF-8, no duplicate names, no NaN, bounded size. FastAPI checks the rest."""
+
+import json
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from http_bridge.errors import ApiError
+
+_MAX_INTEGER_DIGITS = 40
+_MAX_DEPTH = 64
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class StrictRequest(Request):
+    """Reads the body itself, counting, so that an endless one is refused in time."""
+
+    async def body(self) -> bytes:
+        if not hasattr(self, "_body"):
+            limit: int = self.app.state.max_body_bytes
+            received = bytearray()
+            async for piece in self.stream():
+                received += piece
+                if len(received) > limit:
+                    raise ApiError(413, f"body: at most {limit} bytes", code="request_too_large")
+            self._body = bytes(received)
+        return self._body
+
+    async def json(self) -> Any:
+        if not self.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
+            raise ApiError(415, "Content-Type: expected application/json")
+        if self.headers.get("content-encoding", "identity") != "identity":
+            raise ApiError(415, "Content-Encoding: not supported")
+        return parse_json(await self.body())
+
+
+class StrictRoute(APIRoute):
+    """A route whose handler gets a StrictRequest."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(StrictRequest(request.scope, request.receive))
+
+        return handle
+
+
+def parse_json(body: bytes) -> Any:
+    """Raises ApiError 400 for whatever is not one JSON value in UTF-8."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ApiError(400, "body: not valid UTF-8") from error
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_integer, parse_float=_number
+        )
+    except json.JSONDecodeError as error:
+        raise ApiError(400, f"body: not valid JSON at line {error.lineno}, column {error.colno}") from error
+    except RecursionError as error:
+        raise ApiError(400, f"body: nested deeper than {_MAX_DEPTH} levels") from error
+    if "\\ud" in text.lower() and _LONE_SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+        raise ApiError(400, "body: a string has half of a surrogate pair")
+    if _depth_over(value, _MAX_DEPTH):
+        raise ApiError(400, f"body: nested deeper than {_MAX_DEPTH} levels")
+    return value
+
+
+def _depth_over(value: object, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit + 1):
+        inner = [item for item in level if isinstance(item, list | dict)]
+        level = [child for item in inner for child in (item.values() if isinstance(item, dict) else item)]
+        if not inner:
+            return False
+    return True
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ApiError(400, "body: an object has the same name twice")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ApiError(400, f"body: {name} is not JSON")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_INTEGER_DIGITS:
+        raise ApiError(400, f"body: a number of more than {_MAX_INTEGER_DIGITS} digits")
+    return int(digits)
+
+
+def _number(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ApiError(400, "body: a number is too large")
+    return number

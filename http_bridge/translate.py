@@ -1,0 +1,153 @@
+"""The JSON contract to chat.v1 messages and back, field by field. Knows no HTTP."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from http_bridge.schemas import ChatCompletionRequest, Message
+from protos.chat.v1 import chat_pb2
+
+_ROLES: Mapping[str, chat_pb2.Role] = {
+    "system": chat_pb2.ROLE_SYSTEM,
+    "user": chat_pb2.ROLE_USER,
+    "assistant": chat_pb2.ROLE_ASSISTANT,
+    "tool": chat_pb2.ROLE_TOOL,
+}
+_FINISH_REASONS: Mapping[int, str | None] = {
+    chat_pb2.FINISH_REASON_UNSPECIFIED: None,
+    chat_pb2.FINISH_REASON_STOP: "stop",
+    chat_pb2.FINISH_REASON_LENGTH: "length",
+}
+_HEALTH: Mapping[int, str] = {
+    chat_pb2.MODEL_STATE_LOADING: "loading",
+    chat_pb2.MODEL_STATE_READY: "ok",
+    chat_pb2.MODEL_STATE_DRAINING: "draining",
+}
+
+Json = dict[str, Any]
+
+
+def to_grpc(body: ChatCompletionRequest) -> chat_pb2.ChatCompletionRequest:
+    """Unset stays unset."""
+    return chat_pb2.ChatCompletionRequest(
+        model=body.model,
+        messages=[_message(message) for message in body.messages],
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=body.top_k,
+        seed=body.seed,
+        max_tokens=body.max_completion_tokens if body.max_tokens is None else body.max_tokens,
+        stop=body.stop or (),
+        ignore_eos=bool(body.ignore_eos),
+        return_token_ids=bool(body.return_token_ids),
+    )
+
+
+def _message(message: Message) -> chat_pb2.Message:
+    parts = [message.content] if isinstance(message.content, str) else [part.text for part in message.content]
+    return chat_pb2.Message(role=_ROLES[message.role], content="".join(parts))
+
+
+def to_completion(answer: chat_pb2.ChatCompletion, return_token_ids: bool) -> Json:
+    """OpenAI's object and `response` at once."""
+    return {
+        "id": answer.id,
+        "object": "chat.completion",
+        "created": answer.created,
+        "model": answer.model,
+        "response": answer.choices[0].message.content,
+        "choices": [
+            {
+                "index": choice.index,
+                "message": {"role": "assistant", "content": choice.message.content},
+                "finish_reason": _FINISH_REASONS[choice.finish_reason],
+                "logprobs": None,
+            }
+            | ({"token_ids": list(choice.token_ids)} if return_token_ids else {})
+            for choice in answer.choices
+        ],
+        "usage": _usage(answer.usage),
+        "seed": answer.seed,
+        "timings": _timings(answer.timings),
+    }
+
+
+class ChunkTranslator:
+    """One stream's chunks to OpenAI's events. The first gRPC message says what all events repeat."""
+
+    def __init__(self, first: chat_pb2.ChatCompletionChunk, body: ChatCompletionRequest) -> None:
+        self._head = {
+            "id": first.id,
+            "object": "chat.completion.chunk",
+            "created": first.created,
+            "model": first.model,
+        }
+        self._seed = first.seed
+        self._return_token_ids = bool(body.return_token_ids)
+        self._include_usage = bool(body.stream_options and body.stream_options.include_usage)
+
+    def opening(self) -> Json:
+        """The event that names the role and the seed."""
+        return self._event([_choice(0, {"role": "assistant", "content": ""}, None)], seed=self._seed)
+
+    def events(self, chunk: chat_pb2.ChatCompletionChunk) -> list[Json]:
+        """What one gRPC message becomes: text, then the end, then usage where it was asked for."""
+        events = []
+        for delta in chunk.choices:
+            if delta.content or delta.token_ids:
+                choice = _choice(delta.index, {"content": delta.content}, None)
+                if self._return_token_ids:
+                    choice["token_ids"] = list(delta.token_ids)
+                events.append(self._event([choice]))
+            if delta.finish_reason:
+                end = _choice(delta.index, {}, _FINISH_REASONS[delta.finish_reason])
+                events.append(self._event([end], timings=_timings(chunk.timings)))
+        if chunk.HasField("usage") and self._include_usage:
+            events.append(self._event([]) | {"usage": _usage(chunk.usage)})
+        return events
+
+    def _event(self, choices: list[Json], **more: object) -> Json:
+        usage = {"usage": None} if self._include_usage else {}
+        return {**self._head, "choices": choices, **usage, **more}
+
+
+def _choice(index: int, delta: Json, finish_reason: str | None) -> Json:
+    return {"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
+
+
+def _usage(usage: chat_pb2.Usage) -> Json:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+
+
+def _timings(timings: chat_pb2.Timings) -> Json:
+    return {
+        "queue_ms": round(timings.queue_ms, 3),
+        "prefill_ms": round(timings.prefill_ms, 3),
+        "time_to_first_token_ms": round(timings.time_to_first_token_ms, 3),
+        "decode_ms": round(timings.decode_ms, 3),
+        "tokens_per_second": round(timings.tokens_per_second, 3),
+    }
+
+
+def to_health(model: chat_pb2.GetModelResponse) -> Json:
+    """The server's state in the words of `GET /health`."""
+    health: Json = {"status": _HEALTH.get(model.state, "unavailable"), "model": model.name}
+    if model.notice:
+        health["notice"] = model.notice
+    if model.state == chat_pb2.MODEL_STATE_LOADING:
+        health["progress"] = model.load_percent
+    return health
+
+
+def to_model_card(model: chat_pb2.GetModelResponse) -> Json:
+    """OpenAI's model object, with vLLM's `max_model_len`."""
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "local",
+        "max_model_len": model.max_context_tokens,
+    }

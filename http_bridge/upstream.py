@@ -1,0 +1,109 @@
+"""The bridge's calls to the gRPC server. Every call ends when its caller does: gRPC would let it run on."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import TypeVar
+
+import grpc
+from fastapi import Request
+from grpc.aio import Metadata
+
+from http_bridge.errors import ApiError, from_grpc
+from protos.chat.v1 import chat_pb2, chat_pb2_grpc
+
+_T = TypeVar("_T")
+_MODEL_TIMEOUT_S = 5.0
+_OPTIONS = (
+    ("grpc.lb_policy_name", "round_robin"),
+    # a server that comes back is found within a second, not within gRPC's two minutes
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+)
+
+
+class ClientGone(Exception):
+    """The HTTP client has left; nobody reads an answer."""
+
+
+class Upstream:
+    """One channel to the server."""
+
+    def __init__(self, target: str) -> None:
+        self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        self._stub: chat_pb2_grpc.ChatServiceAsyncStub = chat_pb2_grpc.ChatServiceStub(self._channel)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def model(self) -> chat_pb2.GetModelResponse:
+        """What is served. Raises ApiError."""
+        try:
+            return await self._stub.GetModel(chat_pb2.GetModelRequest(), timeout=_MODEL_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise from_grpc(error) from error
+
+    async def create(
+        self, request: chat_pb2.ChatCompletionRequest, request_id: str, timeout_s: float | None, client: Request
+    ) -> chat_pb2.ChatCompletion:
+        """The whole answer. Raises ApiError, and ClientGone when the client leaves before it is there."""
+        call = self._stub.CreateChatCompletion(request, timeout=timeout_s, metadata=_metadata(request_id))
+        try:
+            return await _unless_gone(asyncio.ensure_future(_result(call)), client)
+        except grpc.aio.AioRpcError as error:
+            raise from_grpc(error) from error
+        finally:
+            call.cancel()
+
+    async def stream(
+        self, request: chat_pb2.ChatCompletionRequest, request_id: str, timeout_s: float | None
+    ) -> AsyncGenerator[chat_pb2.ChatCompletionChunk]:
+        """The answer's chunks. Raises ApiError. Closing the generator cancels the call."""
+        call = self._stub.StreamChatCompletion(request, timeout=timeout_s, metadata=_metadata(request_id))
+        try:
+            async for chunk in call:
+                yield chunk
+        except grpc.aio.AioRpcError as error:
+            raise from_grpc(error) from error
+        finally:
+            call.cancel()
+
+
+async def first_unless_gone(chunks: AsyncGenerator[_T], client: Request) -> _T:
+    """The stream's first chunk. Raises ApiError, and ClientGone when the client leaves before it comes."""
+    return await _unless_gone(asyncio.ensure_future(_first(chunks)), client)
+
+
+async def _first(chunks: AsyncGenerator[_T]) -> _T:
+    try:
+        return await anext(chunks)
+    except StopAsyncIteration as error:
+        raise ApiError(500, "internal error") from error
+
+
+async def _result(call: grpc.aio.UnaryUnaryCall[chat_pb2.ChatCompletionRequest, _T]) -> _T:
+    return await call
+
+
+async def _unless_gone(work: "asyncio.Future[_T]", client: Request) -> _T:
+    """A handler that does not read is not told when its client leaves, so it has to watch."""
+    gone = asyncio.ensure_future(_gone(client))
+    try:
+        await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        raise ClientGone
+    finally:
+        for task in (work, gone):
+            task.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)
+
+
+async def _gone(client: Request) -> None:
+    while (await client.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _metadata(request_id: str) -> Metadata:
+    return Metadata(("x-request-id", request_id))

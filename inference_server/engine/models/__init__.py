@@ -1,0 +1,1 @@
+"""Forward passes, one file for each architecture."""

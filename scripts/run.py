@@ -1,0 +1,113 @@
+"""Runs the inference server and the bridge together, for `make run`; the images run them apart.
+
+Waits until both are healthy and says where they are. The first signal drains both, the second one ends them at once.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from types import FrameType
+
+_POLL_S = 0.1
+_STOP_S = 40.0  # above the drain timeout of both
+_PR_SET_PDEATHSIG = 1  # Linux: the kernel signals a process when its parent dies
+_TRY_IT = """
+  HTTP   http://localhost:{http_port}/v1/chat/completions   (API page: http://localhost:{http_port}/docs)
+  gRPC   localhost:{grpc_port}   chat.v1.ChatService
+
+Try it:
+  curl http://localhost:{http_port}/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{{"messages": [{{"role": "user", "content": "你好，介绍一下你自己"}}]}}'
+
+Ctrl-C stops both.
+"""
+
+
+class Signals:
+    """Counts the signals that ask for the end."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+
+
+def main() -> int:
+    """Returns the exit code: 0 after a signal, else that of the program that ended by itself."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--grpc-port", default="50051")
+    parser.add_argument("--http-port", default="8000")
+    options = parser.parse_args()
+    signals = Signals()
+    _die_with_parent()
+    server = _start("inference_server", "--model", options.model, "--port", options.grpc_port)
+    bridge = _start("http_bridge", "--target", f"localhost:{options.grpc_port}", "--port", options.http_port)
+    try:
+        if _wait(lambda: _is_healthy(options.http_port), server, bridge, signals):
+            print(_TRY_IT.format(http_port=options.http_port, grpc_port=options.grpc_port), flush=True)
+            _wait(lambda: False, server, bridge, signals)
+        ended = [process.returncode for process in (server, bridge) if process.poll() is not None]
+        return 0 if signals.count else next(iter(ended), 1)
+    finally:
+        _stop(server, bridge, signals)
+
+
+def _start(module: str, *arguments: str) -> "subprocess.Popen[bytes]":
+    """A session of its own: the terminal's Ctrl-C reaches this script alone, which ends the programs in order."""
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.Popen(command, start_new_session=True, preexec_fn=_die_with_parent)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _wait(
+    reached: Callable[[], bool], server: "subprocess.Popen[bytes]", bridge: "subprocess.Popen[bytes]", signals: Signals
+) -> bool:
+    """True when it is reached; False when a signal came or a program ended before."""
+    while not signals.count and server.poll() is None and bridge.poll() is None:
+        if reached():
+            return True
+        time.sleep(_POLL_S)
+    return False
+
+
+def _is_healthy(http_port: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{http_port}/health", timeout=2) as answer:
+            return bool(json.load(answer)["status"] == "ok")
+    except (OSError, urllib.error.URLError, ValueError):
+        return False
+
+
+def _stop(server: "subprocess.Popen[bytes]", bridge: "subprocess.Popen[bytes]", signals: Signals) -> None:
+    """The bridge first, so that its running answers end; all at once after another signal."""
+    allowed = signals.count + 1 if signals.count else 1
+    for process in (bridge, server):
+        if process.poll() is None:
+            process.terminate()
+        end_s = time.monotonic() + _STOP_S
+        while process.poll() is None and time.monotonic() < end_s and signals.count < allowed:
+            time.sleep(_POLL_S / 4)
+    for process in (bridge, server):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
