@@ -116,9 +116,8 @@ def from_schema(error: RequestValidationError) -> ApiError:
     if problem["type"] == "unsupported":
         path.append(problem["ctx"]["field"])
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-    field = field if len(field) <= 2 * _SHOWN_CHARACTERS else "body"
-    what = _expected(field, problem)
-    return ApiError(400, f"{field}: {what}" if field else what, param=field or None)
+    field = field if len(field) <= 2 * _SHOWN_CHARACTERS else ""
+    return ApiError(400, f"{field or 'body'}: {_expected(field, problem)}", param=field or None)
 
 
 def _expected(field: str, problem: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The JSON contract: what a request may say, what answers look like. OpenAI's chat completions and a few fields more."""
+"""The JSON contract: what a request may say, what answers look like. OpenAI's, and a few fields more."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal

@@ -20,21 +20,26 @@ class StrictRequest(Request):
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
+            self._require_json_type()
             limit: int = self.app.state.max_body_bytes
             received = bytearray()
             async for piece in self.stream():
                 received += piece
                 if len(received) > limit:
                     raise ApiError(413, f"body: at most {limit} bytes", code="request_too_large")
+            if not received:
+                raise ApiError(400, "body: expected an object, got nothing")
             self._body = bytes(received)
         return self._body
 
     async def json(self) -> Any:
+        return parse_json(await self.body())
+
+    def _require_json_type(self) -> None:
         if not self.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
             raise ApiError(415, "Content-Type: expected application/json")
         if self.headers.get("content-encoding", "identity") != "identity":
             raise ApiError(415, "Content-Encoding: not supported")
-        return parse_json(await self.body())
 
 
 class StrictRoute(APIRoute):

@@ -89,14 +89,16 @@ async def _result(call: grpc.aio.UnaryUnaryCall[chat_pb2.ChatCompletionRequest, 
 async def _unless_gone(work: "asyncio.Future[_T]", client: Request) -> _T:
     """A handler that does not read is not told when its client leaves, so it has to watch."""
     gone = asyncio.ensure_future(_gone(client))
+    gone.add_done_callback(lambda _: work.cancel())
     try:
-        await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return work.result()
-        raise ClientGone
+        return await work
+    except asyncio.CancelledError:
+        if gone.done() and not gone.cancelled():
+            raise ClientGone from None
+        raise
     finally:
-        for task in (work, gone):
-            task.cancel()
+        work.cancel()
+        gone.cancel()
         await asyncio.gather(work, gone, return_exceptions=True)
 
 

@@ -83,7 +83,7 @@ def _guarded(behavior: Behavior) -> Behavior:
         except Exception as error:
             status = _internal(error, context)
         metadata = ((DETAILS_KEY, status.SerializeToString()),)
-        await context.abort(_CODES[status.code], status.message, metadata)
+        return await context.abort(_CODES[status.code], status.message, metadata)
 
     return call
 

@@ -90,7 +90,8 @@ class Completion:
 
     def timings(self) -> Timings:
         """To be called when at least one token has come."""
-        assert self._first_event and self._last_event
+        assert self._first_event is not None
+        assert self._last_event is not None
         first_s, decode_s = self._first_event.sampled_s, self._last_event.sampled_s - self._first_event.sampled_s
         return Timings(
             queue_ms=(self._first_event.started_s - self._arrived_s) * 1e3,

@@ -29,9 +29,9 @@ class PromptTooLong(RequestError):
     """Prompt and answer do not fit into the served context. All counts are tokens."""
 
     def __init__(self, prompt_tokens: int, max_tokens: int | None, limit: int) -> None:
-        asked = "at least 1 token of answer" if max_tokens is None else f"max_tokens {max_tokens}"
-        super().__init__(f"messages: {prompt_tokens} prompt tokens and {asked} exceed the context of {limit} tokens")
-        self.field = "messages" if max_tokens is None or prompt_tokens >= limit else "max_tokens"
+        self.field = "messages" if prompt_tokens >= limit else "max_tokens"
+        wanted = f"{prompt_tokens} tokens of prompt and {max_tokens or 1} of answer"
+        super().__init__(f"{self.field}: {wanted} exceed the context of {limit} tokens")
 
 
 class UnknownModel(RequestError):

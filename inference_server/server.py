@@ -41,7 +41,7 @@ async def serve(settings: Settings) -> int:
     state, stopping = ServiceState(), asyncio.Event()
     _on_signals(stopping)
     servicer = ChatServicer(_served_model(settings), state)
-    server = _grpc_server(settings, servicer, state)
+    server = grpc_server(settings, servicer, state)
     port = _bind(server, settings.host, settings.port)
     await server.start()
     _log.info("gRPC on %s:%d, loading %s", settings.host, port, settings.model)
@@ -78,7 +78,8 @@ def _served_model(settings: Settings) -> ServedModel:
     )
 
 
-def _grpc_server(settings: Settings, servicer: ChatServicer, state: ServiceState) -> grpc.aio.Server:
+def grpc_server(settings: Settings, servicer: ChatServicer, state: ServiceState) -> grpc.aio.Server:
+    """A server with all services on it, not yet started."""
     options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", settings.max_message_bytes)]
     server = grpc.aio.server(interceptors=[ErrorBoundary()], options=options)
     chat_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)

@@ -68,6 +68,7 @@ def _fill(module: Qwen3, config: Qwen3Config, checkpoint_dir: Path, on_progress:
             raise StartupError(f"{checkpoint_dir}: weight {name} has shape {shapes} as config.json says")
         parameter.copy_(weight)
         on_progress(share)
+    on_progress(1.0)
     if empty:
         raise StartupError(f"{checkpoint_dir}: {len(empty)} weights are missing, {min(empty)} the first")
 

@@ -78,7 +78,7 @@ class _RMSNorm(nn.Module):
 class _Rotary(nn.Module):
     def __init__(self, config: Qwen3Config) -> None:
         super().__init__()
-        self._base = float((config.rope_parameters or {})["rope_theta"])
+        self._base: float = dict(config.rope_parameters or {})["rope_theta"]  # transformers fills it in
         self._head_size = config.head_dim
 
     def forward(self, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,160 @@
+"""Bad input over HTTP: OpenAI's error body, the right status, the field's name, and nothing of what was sent."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+CHAT = "/v1/chat/completions"
+HELLO = [{"role": "user", "content": "Hello"}]
+
+# extra fields, and what the message says
+BODIES: list[tuple[dict[str, Any], str]] = [
+    ({"temperature": "1"}, "temperature: expected a number from 0.0 to 2.0, got a string"),
+    ({"temperature": True}, "temperature: expected a number from 0.0 to 2.0, got true"),
+    ({"max_tokens": 1.5}, "max_tokens: expected an integer from 1 to 2147483647, got 1.5"),
+    ({"max_tokens": 2**31}, "max_tokens: expected an integer from 1 to 2147483647, got 2147483648"),
+    ({"max_tokens": "16"}, "max_tokens: expected an integer from 1 to 2147483647, got a string"),
+    ({"top_k": 2**31}, "top_k: expected an integer from -1 to 2147483647, got 2147483648"),
+    ({"seed": 2**64}, "seed: expected an integer from"),
+    ({"seed": 1.0}, "seed: expected an integer from"),
+    ({"stream": "yes"}, "stream: expected true or false, got a string"),
+    ({"stream_options": {"include_usage": True}}, "stream_options: only with stream true"),
+    ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x: not a field of this service"),
+    ({"max_tokens": 1, "max_completion_tokens": 2}, "max_completion_tokens: must equal max_tokens"),
+    ({"messages": [{"role": "boss", "content": "x"}]}, "messages[0].role: expected one of system, user, assistant, tool"),
+    ({"messages": [{"role": "user", "content": None}]}, "messages[0].content: expected a string, got null"),
+    ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content: expected a string, got 3"),
+    ({"messages": [{"role": "user"}]}, "messages[0].content: required"),
+    ({"messages": [{"role": "user", "content": "", "name": "n"}]}, "messages[0].name: not a field of this service"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc"}}]}]},
+        "messages[0].content[0].type: expected one of text",
+    ),
+    ({"messages": [{}] * 100_000}, "messages[0].role: required"),
+    ({"messages": "hi"}, "messages: expected a list, got a string"),
+    ({"n": 2}, "n: not supported"),
+    ({"n": True}, "n: not supported"),
+    ({"tools": [{}]}, "tools: not supported"),
+    ({"response_format": {"type": "json_object"}}, "response_format: not supported"),
+    ({"store": True}, "store: not supported"),
+    ({"chat_template": "x"}, "chat_template: not a field of this service"),
+    ({"__class__": 1}, "__class__: not a field of this service"),
+    ({"x" * 10_000: 1}, "body: not a field of this service"),
+]  # fmt: skip
+
+RAW: list[tuple[bytes, str]] = [
+    (b"", "body: expected an object, got nothing"),
+    (b"{", "body: not valid JSON"),
+    (b"null", "body: expected an object, got null"),
+    (b"[]", "body: expected an object, got a list"),
+    (b'"x"', "expected an object, got a string"),
+    (b"\xff\xfe", "body: not valid UTF-8"),
+    ('{"messages": []}'.encode("utf-16"), "body: not valid UTF-8"),
+    ('{"messages": []}'.encode("utf-32-le"), "body: not valid JSON"),
+    (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "half of a surrogate pair"),
+    (b'{"temperature": NaN}', "body: NaN is not JSON"),
+    (b'{"temperature": -Infinity}', "body: -Infinity is not JSON"),
+    (b'{"temperature": 1e400}', "body: a number is too large"),
+    (b'{"max_tokens": ' + b"9" * 5000 + b"}", "body: a number of more than 40 digits"),
+    (b'{"stream": true, "stream": false}', "same name twice"),
+    (b'{"messages": ' + b"[" * 900 + b"]" * 900 + b"}", "nested deeper than 64 levels"),
+    (b'{"messages": ' + b"[" * 100_000, "nested deeper than 64 levels"),
+    (b'{"a":' * 100_000, "nested deeper than 64 levels"),
+]
+
+
+def check(response: httpx.Response, status: int) -> str:
+    assert response.status_code == status, response.text
+    assert len(response.content) <= 2048
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert response.headers["x-request-id"]
+    return str(error["message"])
+
+
+@pytest.mark.parametrize(("fields", "message"), BODIES, ids=lambda value: str(value)[:40])
+async def test_bad_field_is_named(fields: dict[str, Any], message: str, http: httpx.AsyncClient) -> None:
+    response = await http.post(CHAT, json={"messages": HELLO} | fields)
+    assert message in check(response, 400)
+
+
+@pytest.mark.parametrize(("body", "message"), RAW, ids=lambda value: str(value)[:30])
+async def test_what_is_not_a_json_object_is_refused(body: bytes, message: str, http: httpx.AsyncClient) -> None:
+    response = await http.post(CHAT, content=body, headers={"Content-Type": "application/json"})
+    assert message in check(response, 400)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+async def test_other_content_types_are_refused(kind: str, http: httpx.AsyncClient) -> None:
+    response = await http.post(CHAT, content=json.dumps({"messages": HELLO}), headers={"Content-Type": kind})
+    assert "application/json" in check(response, 415)
+    squeezed = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    check(await http.post(CHAT, content=b"\x1f\x8b", headers=squeezed), 415)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_body_over_the_limit_is_refused(chunked: bool, http: httpx.AsyncClient) -> None:
+    body = json.dumps({"messages": [{"role": "user", "content": "x" * (4 * 2**20)}]}).encode()
+
+    async def pieces():  # type: ignore[no-untyped-def]
+        for start in range(0, len(body), 2**16):
+            yield body[start : start + 2**16]
+
+    headers = {"Content-Type": "application/json"}
+    response = await http.post(CHAT, content=pieces() if chunked else body, headers=headers)
+    assert "4194304 bytes" in check(response, 413)
+
+
+async def test_paths_and_methods_are_refused_in_the_same_form(http: httpx.AsyncClient) -> None:
+    assert check(await http.get("/nope"), 404) == "no such path"
+    assert check(await http.get(CHAT), 405) == "this path does not take that method"
+    assert check(await http.get("/v1/models/other"), 404).startswith("model:")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon", "1e9"])
+async def test_bad_timeout_header_is_refused(value: str, http: httpx.AsyncClient) -> None:
+    response = await http.post(CHAT, json={"messages": HELLO}, headers={"X-Request-Timeout": value})
+    assert "X-Request-Timeout" in check(response, 400)
+
+
+async def test_timeout_header_becomes_the_deadline(http: httpx.AsyncClient) -> None:
+    body = {"messages": HELLO, "ignore_eos": True, "max_tokens": 30_000}
+    response = await http.post(CHAT, json=body, headers={"X-Request-Timeout": "0.3"})
+    assert "longer than the request allowed" in check(response, 504)
+
+
+async def test_error_after_the_first_event_is_an_event_without_done(http: httpx.AsyncClient) -> None:
+    body = {"messages": HELLO, "ignore_eos": True, "max_tokens": 30_000, "stream": True}
+    response = await http.post(CHAT, json=body, headers={"X-Request-Timeout": "0.5"})
+    assert response.status_code == 200
+    *_, last = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    assert json.loads(last)["error"]["code"] == "deadline_exceeded"
+
+
+async def test_request_id_is_returned_where_it_is_fit(http: httpx.AsyncClient) -> None:
+    sent = await http.get("/livez", headers={"X-Request-Id": "a.B-1_2"})
+    assert sent.headers["x-request-id"] == "a.B-1_2"
+    for unfit in ("x" * 200, "a b", "é"):
+        response = await http.get("/livez", headers={"X-Request-Id": unfit.encode()})
+        assert len(response.headers["x-request-id"]) == 32
+
+
+async def test_docs_show_examples_and_need_no_other_host(http: httpx.AsyncClient) -> None:
+    page = (await http.get("/docs")).raise_for_status().text
+    links = [part.split('"')[0] for part in page.split('src="')[1:] + page.split('href="')[1:]]
+    assert links
+    for link in links:
+        assert link.startswith("/")
+        (await http.get(link)).raise_for_status()
+    schema = (await http.get("/openapi.json")).raise_for_status().json()
+    assert "你好" in json.dumps(schema["components"]["schemas"]["ChatCompletionRequest"]["examples"], ensure_ascii=False)
+
+
+async def test_health_and_livez(http: httpx.AsyncClient) -> None:
+    health = (await http.get("/health")).raise_for_status().json()
+    assert health["status"] == "ok"
+    assert health["model"] == "demo"
+    assert "demo" in health["notice"]
+    assert (await http.get("/livez")).raise_for_status().json() == {"status": "ok"}

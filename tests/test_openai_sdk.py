@@ -1,0 +1,94 @@
+"""The OpenAI SDK as a client of the bridge."""
+
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam
+
+CHINESE: list[ChatCompletionMessageParam] = [{"role": "user", "content": "你好，介绍一下你自己"}]
+ENGLISH: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
+
+
+async def test_sdk_gets_a_whole_answer(sdk: openai.AsyncOpenAI) -> None:
+    answer = await sdk.chat.completions.create(model="demo", messages=CHINESE, temperature=0)
+    assert answer.object == "chat.completion"
+    assert answer.model == "demo"
+    assert answer.choices[0].message.role == "assistant"
+    assert answer.choices[0].message.content
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+async def test_sdk_stream_joins_to_the_whole_answer(sdk: openai.AsyncOpenAI) -> None:
+    whole = await sdk.chat.completions.create(model="demo", messages=CHINESE, temperature=0)
+    stream = await sdk.chat.completions.create(
+        model="demo", messages=CHINESE, temperature=0, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = [chunk async for chunk in stream]
+    deltas = [choice.delta.content or "" for chunk in chunks for choice in chunk.choices]
+    assert "".join(deltas) == whole.choices[0].message.content
+    assert sum(map(bool, deltas)) > 3, "it did not come in pieces"
+    assert {chunk.id for chunk in chunks} == {chunks[0].id}
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage == whole.usage
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+async def test_sdk_stream_without_usage_has_none(sdk: openai.AsyncOpenAI) -> None:
+    stream = await sdk.chat.completions.create(model="demo", messages=ENGLISH, temperature=0, stream=True)
+    chunks = [chunk async for chunk in stream]
+    assert all(chunk.usage is None and chunk.choices for chunk in chunks)
+
+
+async def test_sdk_seed_repeats_an_answer(sdk: openai.AsyncOpenAI) -> None:
+    async def ask(seed: int) -> str | None:
+        answer = await sdk.chat.completions.create(
+            model="demo", messages=ENGLISH, temperature=1.5, top_p=1, seed=seed, extra_body={"top_k": 0}
+        )
+        assert answer.model_extra
+        assert answer.model_extra["seed"] == seed
+        return answer.choices[0].message.content
+
+    first, again = [[await ask(seed) for seed in range(8)] for _ in range(2)]
+    assert first == again
+    assert len(set(first)) > 1
+
+
+async def test_seed_that_the_server_chose_repeats_the_answer(sdk: openai.AsyncOpenAI) -> None:
+    answer = await sdk.chat.completions.create(model="demo", messages=ENGLISH, temperature=1.5, top_p=1)
+    assert answer.model_extra
+    assert 0 <= answer.model_extra["seed"] < 2**53
+    again = await sdk.chat.completions.create(
+        model="demo", messages=ENGLISH, temperature=1.5, top_p=1, seed=answer.model_extra["seed"]
+    )
+    assert again.choices[0].message.content == answer.choices[0].message.content
+
+
+async def test_sdk_gets_typed_errors(sdk: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as bad:
+        await sdk.chat.completions.create(model="demo", messages=ENGLISH, temperature=3)
+    assert bad.value.param == "temperature"
+    assert "0.0 to 2.0" in bad.value.message
+    with pytest.raises(openai.NotFoundError) as unknown:
+        await sdk.chat.completions.create(model="gpt-4o", messages=ENGLISH)
+    assert unknown.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError) as long:
+        await sdk.chat.completions.create(model="demo", messages=ENGLISH, max_tokens=10**6)
+    assert long.value.code == "context_length_exceeded"
+
+
+async def test_sdk_lists_and_retrieves_the_model(sdk: openai.AsyncOpenAI) -> None:
+    [model] = [model async for model in sdk.models.list()]
+    assert model.id == "demo"
+    assert (await sdk.models.retrieve("Qwen/demo")).id == "demo"
+    with pytest.raises(openai.NotFoundError):
+        await sdk.models.retrieve("other")
+
+
+async def test_model_is_reached_by_both_names_and_by_none(sdk: openai.AsyncOpenAI) -> None:
+    for name in ("demo", "Qwen/demo"):
+        assert (await sdk.chat.completions.create(model=name, messages=ENGLISH, max_tokens=1)).model == "demo"
+    answer = await sdk.chat.completions.create(model=openai.NOT_GIVEN, messages=ENGLISH, max_tokens=1)  # type: ignore[call-overload]
+    assert answer.model == "demo"

@@ -1,0 +1,130 @@
+"""Text in and out: prompts are what the template makes of them, replies are whole characters."""
+
+import random
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from inference_server.chat.prompt import PromptEncoder
+from inference_server.chat.reply import Reply, Vocabulary
+from inference_server.chat.types import Message, Role
+from inference_server.demo_model import CHECKPOINT_DIR
+
+ENCODER = PromptEncoder(CHECKPOINT_DIR)
+TOKENIZER: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(CHECKPOINT_DIR)
+VOCABULARY = Vocabulary(ENCODER.tokenizer)
+CONTROL_TEXTS = {token.content: token_id for token_id, token in ENCODER.tokenizer.get_added_tokens_decoder().items()}
+CONTROL_IDS = set(CONTROL_TEXTS.values())
+
+
+def user(content: str) -> Message:
+    return Message(Role.USER, content)
+
+
+def by_template(messages: list[Message]) -> list[int]:
+    turns = [{"role": message.role.value, "content": message.content} for message in messages]
+    encoded = TOKENIZER.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+    return list(encoded)  # type: ignore[arg-type]
+
+
+plain_text = st.text().filter(lambda text: not any(control in text for control in CONTROL_TEXTS))
+
+
+@given(st.lists(st.builds(Message, st.sampled_from(Role), plain_text), min_size=1, max_size=4))
+def test_ordinary_messages_tokenise_as_the_template_does(messages: list[Message]) -> None:
+    assert ENCODER.encode(messages) == by_template(messages)
+
+
+@pytest.mark.parametrize("content", ["user\n\nfoo", "", "\n", " a ", "你好，世界", "🙂👩‍👩‍👧", "\ufdd0\ufdd0"])
+def test_chosen_messages_tokenise_as_the_template_does(content: str) -> None:
+    messages = [Message(Role.SYSTEM, content), user(content), Message(Role.ASSISTANT, content), user("x")]
+    assert ENCODER.encode(messages) == by_template(messages)
+
+
+@pytest.mark.parametrize("control", CONTROL_TEXTS)
+@pytest.mark.parametrize("role", Role)
+def test_text_that_looks_like_a_control_token_stays_text(control: str, role: Role) -> None:
+    expected = [i for i in ENCODER.encode([Message(role, "x")]) if i in CONTROL_IDS]
+    for content in (control, f"a{control}b", control * 3, f"\ufdd0{control}\ufdd0", control[:3] + control + control[3:]):
+        token_ids = ENCODER.encode([Message(role, content)])
+        assert [i for i in token_ids if i in CONTROL_IDS] == expected
+        assert content in TOKENIZER.decode(token_ids)
+
+
+@given(st.lists(st.one_of(st.sampled_from(list(CONTROL_TEXTS)), st.text(max_size=5)), max_size=8).map("".join))
+def test_no_content_brings_a_control_token(content: str) -> None:
+    expected = [i for i in ENCODER.encode([user("x")]) if i in CONTROL_IDS]
+    token_ids = ENCODER.encode([user(content)])
+    assert [i for i in token_ids if i in CONTROL_IDS] == expected
+    assert unicodedata.normalize("NFC", content) in TOKENIZER.decode(token_ids)
+
+
+def pushed(token_ids: list[int], stop: tuple[str, ...] = ()) -> tuple[list[str], bool]:
+    """The deltas of a reply, the last one being what `end` lets go, and whether a stop text ended it."""
+    reply, deltas = Reply(VOCABULARY, stop), []
+    for token_id in token_ids:
+        delta = reply.push(token_id)
+        deltas.append(delta.text)
+        if delta.stopped:
+            return deltas, True
+    return [*deltas, reply.end()], False
+
+
+@given(st.lists(st.integers(0, max(CONTROL_IDS)), max_size=30))
+@settings(max_examples=500)
+def test_any_ids_streamed_join_to_the_tokenizers_text(token_ids: list[int]) -> None:
+    whole = TOKENIZER.decode(token_ids, skip_special_tokens=True)
+    joined = "".join(pushed(token_ids)[0])
+    # an incomplete character at the end is left out, where the tokenizer writes U+FFFD for it
+    assert whole.startswith(joined)
+    assert set(whole[len(joined) :]) <= {"\ufffd"}
+
+
+def byte_tokens(text: str) -> list[int]:
+    """Each byte as a token of its own."""
+    id_of = {VOCABULARY.bytes_of(token_id): token_id for token_id in range(len(TOKENIZER)) if token_id not in CONTROL_IDS}
+    return [id_of[bytes([byte])] for byte in text.encode()]
+
+
+@pytest.mark.parametrize("text", ["你", "🙂", "é", "a你b🙂"])
+def test_a_character_of_several_tokens_comes_once_and_whole(text: str) -> None:
+    deltas, _ = pushed(byte_tokens(text))
+    assert "".join(deltas) == text
+    assert all("\ufffd" not in delta for delta in deltas)
+    assert [delta for delta in deltas if delta] == list(text)
+
+
+def test_an_incomplete_character_at_the_end_is_left_out() -> None:
+    deltas, _ = pushed(byte_tokens("a🙂")[:-1])
+    assert "".join(deltas) == "a"
+
+
+def test_a_stop_text_that_spans_tokens_is_found_and_not_leaked() -> None:
+    deltas, stopped = pushed(byte_tokens("Hello STOP more"), stop=("STOP",))
+    assert stopped
+    assert "".join(deltas) == "Hello "
+    deltas, stopped = pushed(byte_tokens("Hello STOQ"), stop=("STOP",))
+    assert not stopped
+    assert "".join(deltas) == "Hello STOQ"
+
+
+@given(
+    st.text(alphabet="ab你🙂", max_size=20), st.lists(st.text(alphabet="ab你🙂", min_size=1, max_size=4), max_size=4)
+)
+@settings(max_examples=500)
+def test_stop_texts_cut_where_a_look_at_the_whole_text_would(text: str, stops: list[str]) -> None:
+    deltas, stopped = pushed(byte_tokens(text), tuple(stops))
+    ends = sorted((text.index(stop) + len(stop), text.index(stop)) for stop in stops if stop in text)
+    first_end = ends[0][0] if ends else None
+    starts = [start for end, start in ends if end == first_end]
+    assert stopped == bool(ends)
+    assert "".join(deltas) == (text[: min(starts)] if ends else text)
+
+
+def test_random_cuts_of_a_long_text_join_to_it() -> None:
+    choose = random.Random(0)
+    text = "".join(choose.choice("abc 你好世界🙂🎉é\n") for _ in range(2000))
+    assert "".join(pushed(TOKENIZER.encode(text))[0]) == unicodedata.normalize("NFC", text)
