@@ -29,6 +29,7 @@ def run(settings: Settings) -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    logging.getLogger("uvicorn.error").setLevel("WARNING")  # its steps of starting and ending are no news
     config = uvicorn.Config(
         create_app(settings),
         http="h11",  # it bounds headers, httptools does not
@@ -41,6 +42,7 @@ def run(settings: Settings) -> None:
     _log.info("HTTP on %s:%d for %s", settings.host, listener.getsockname()[1], settings.target)
     server = _Server(config)
     server.run(sockets=[listener])
+    _log.info("ended")
 
 
 def _listen(host: str, port: int) -> socket.socket:

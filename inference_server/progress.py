@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 _log = logging.getLogger(__name__)
+_LOG_EVERY_S = 2.0
 
 
 class Show(Protocol):
@@ -31,14 +33,14 @@ def shown_progress(what: str) -> Iterator[Show]:
 
 
 class _LogLines:
-    """A line for every tenth."""
+    """A line at most every two seconds, and one at the end."""
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._said = -1
+        self._said_s = time.monotonic()
 
     def __call__(self, percent: int) -> None:
-        tenth = percent // 10 * 10
-        if tenth > self._said:
-            self._said = tenth
-            _log.info("%s: %d %%", self._what, tenth)
+        now_s = time.monotonic()
+        if percent == 100 or now_s - self._said_s >= _LOG_EVERY_S:
+            self._said_s = now_s
+            _log.info("%s: %d %%", self._what, percent)

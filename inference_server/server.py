@@ -56,6 +56,7 @@ async def serve(settings: Settings) -> int:
         await server.stop(_CLOSE_S)
         if engine:
             await engine.stop()
+        _log.info("ended")
 
 
 def _on_signals(stopping: asyncio.Event) -> None:
@@ -108,8 +109,9 @@ async def _load(settings: Settings, state: ServiceState) -> "LoadedParts":
         with shown_progress("loading the model") as show:
 
             def on_progress(share: float) -> None:
-                state.load_percent = int(share * 100)
-                show(state.load_percent)
+                if int(share * 100) > state.load_percent:
+                    state.load_percent = int(share * 100)
+                    show(state.load_percent)
 
             return load_parts(checkpoint_dir, settings, on_progress)
 

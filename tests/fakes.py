@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
 import grpc
@@ -103,7 +103,7 @@ async def in_process_service(runner: FakeRunner) -> AsyncIterator[InProcessServi
 async def _bridge(target: str) -> AsyncIterator[int]:
     app = create_app(BridgeSettings(target, "127.0.0.1", 0, 4 * 2**20, 1.0, "info"))
     server = uvicorn.Server(uvicorn.Config(app, http="h11", log_config=None, host="127.0.0.1", port=0))
-    server.capture_signals = _no_signals  # type: ignore[method-assign]
+    server.capture_signals = nullcontext  # type: ignore[assignment,method-assign]  # pytest keeps its own
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
@@ -112,19 +112,9 @@ async def _bridge(target: str) -> AsyncIterator[int]:
     await serving
 
 
-class _no_signals:
-    """The test runner keeps its signal handlers."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
 async def until(condition: object, timeout_s: float = 10.0) -> None:
     """Returns once condition() is true; the time is generous and only ends a test that hangs."""
     assert callable(condition)
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.005)
-
-

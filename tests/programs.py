@@ -85,6 +85,4 @@ def start_bridge(target: str, *flags: str) -> tuple[Program, int]:
     program = Program(
         sys.executable, "-m", "http_bridge", "--target", target, "--host", "127.0.0.1", "--port", "0", *flags
     )
-    port = int(program.wait_for(r"HTTP on 127\.0\.0\.1:(\d+)").group(1))
-    program.wait_for("Application startup complete")
-    return program, port
+    return program, int(program.wait_for(r"HTTP on 127\.0\.0\.1:(\d+)").group(1))

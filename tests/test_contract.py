@@ -37,7 +37,10 @@ GOOD: dict[str, dict[str, Any]] = {
         ],
         "temperature": 0,
     },
-    "odd characters": {"messages": [{"role": "user", "content": "\0\uffff\u202e👩‍👩‍👧e\u0301\ufeff"}], "temperature": 0},
+    "odd characters": {
+        "messages": [{"role": "user", "content": "\0\uffff\u202e👩‍👩‍👧e\u0301\ufeff"}],
+        "temperature": 0,
+    },
     "empty text": {"messages": [{"role": "user", "content": ""}], "temperature": 0},
 }
 
@@ -123,7 +126,7 @@ def _constructed(body: dict[str, Any]) -> dict[str, Any]:
 def _field(error: grpc.aio.AioRpcError) -> str:
     metadata = dict(error.trailing_metadata())
     violations = error_details_pb2.BadRequest()
-    for detail in status_pb2.Status.FromString(metadata["grpc-status-details-bin"]).details:  # type: ignore[arg-type]
+    for detail in status_pb2.Status.FromString(metadata["grpc-status-details-bin"]).details:
         detail.Unpack(violations)
     return str(violations.field_violations[0].field)
 

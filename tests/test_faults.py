@@ -26,7 +26,9 @@ async def test_engine_failure_ends_every_call_and_turns_health() -> None:
         for error in await asyncio.gather(*calls):
             assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, "the engine has failed")
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert (
+            await health.Check(health_pb2.HealthCheckRequest())
+        ).status == health_pb2.HealthCheckResponse.NOT_SERVING
         assert (await _outcome(stub.CreateChatCompletion(ASK))).code() is grpc.StatusCode.UNAVAILABLE
         async with httpx.AsyncClient(base_url=service.url) as client:
             response = await client.post(CHAT, json=BODY)

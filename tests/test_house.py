@@ -1,0 +1,196 @@
+"""The house itself: floors, generated code, documents that are true."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.programs import ROOT
+
+# A file imports only from lower floors; longer prefixes win.
+FLOORS = {
+    "protos": 0,
+    "inference_server.errors": 0,
+    "inference_server.engine.types": 0,
+    "inference_server.chat.types": 0,
+    "inference_server.demo_model": 0,
+    "inference_server.engine.attention": 1,
+    "inference_server.engine.sampler": 1,
+    "inference_server.chat": 1,
+    "inference_server.engine.models": 2,
+    "inference_server.engine.model_loader": 3,
+    "inference_server.engine.model_runner": 4,
+    "inference_server.engine.engine": 5,
+    "inference_server.completion": 6,
+    "inference_server.config": 6,
+    "inference_server.service_state": 6,
+    "inference_server.progress": 6,
+    "inference_server.status": 6,
+    "inference_server.reflection": 6,
+    "inference_server.boundary": 7,
+    "inference_server.convert": 7,
+    "inference_server.health": 7,
+    "inference_server.servicer": 8,
+    "inference_server.loading": 9,
+    "inference_server.server": 10,
+    "inference_server.__main__": 11,
+}
+# What must not be imported by a room, whatever the floor.
+FORBIDDEN = {
+    "inference_server.engine": {"grpc", "protos", "inference_server.chat", "google"},
+    "inference_server.chat": {"grpc", "protos", "torch", "google"},
+    "inference_server.errors": {"grpc", "torch", "transformers"},
+    "inference_server.status": {"torch", "transformers"},
+    "inference_server.convert": {"torch", "transformers", "grpc"},
+    "inference_server.servicer": {"torch", "transformers"},
+    "inference_server": {"http_bridge", "clients", "tests"},
+    "http_bridge": {"inference_server", "torch", "transformers", "clients", "tests"},
+    "clients": {"inference_server", "http_bridge", "torch", "transformers", "tests"},
+    "protos": {"inference_server", "http_bridge", "clients", "torch", "transformers"},
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(p for room in ("protos", "inference_server", "http_bridge", "clients") for p in ROOT.joinpath(room).rglob("*.py")):  # fmt: skip # noqa: E501
+        if "_pb2" not in path.name:
+            yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path
+
+
+def imports(source: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def is_in(name: str, room: str) -> bool:
+    return name == room or name.startswith(room + ".")
+
+
+def floor_of(name: str) -> int | None:
+    rooms = [room for room in FLOORS if is_in(name, room)]
+    return FLOORS[max(rooms, key=len)] if rooms else None
+
+
+def wrong_imports(module: str, source: str) -> list[str]:
+    """What the module must not import."""
+    own_floor, wrong = floor_of(module), []
+    for imported in sorted(imports(source)):
+        floor, room = floor_of(imported), ".".join(module.split(".")[:-1])
+        if floor is not None and own_floor is not None and floor >= own_floor and not is_in(imported, module):
+            same_room = floor == own_floor and is_in(imported, room) and room.endswith("demo_model")
+            if not same_room:
+                wrong.append(f"{module} (floor {own_floor}) imports {imported} (floor {floor})")
+        wrong += [
+            f"{module} imports {imported}"
+            for place, banned in FORBIDDEN.items()
+            if is_in(module, place) and any(is_in(imported, ban) for ban in banned)
+        ]
+    return wrong
+
+
+def test_every_file_imports_only_from_lower_floors() -> None:
+    assert [wrong for module, path in modules() for wrong in wrong_imports(module, path.read_text())] == []
+
+
+def test_every_module_of_the_server_has_a_floor() -> None:
+    rooms = {"inference_server", "inference_server.engine", "inference_server.chat"}
+    assert {m for m, _ in modules() if m.startswith("inference_server") and floor_of(m) is None} <= rooms
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("inference_server.engine.sampler", "import grpc"),
+        ("inference_server.engine.sampler", "from inference_server.engine.engine import Engine"),
+        ("inference_server.chat.prompt", "import torch"),
+        ("inference_server.chat.prompt", "from inference_server.chat.reply import Reply"),
+        ("http_bridge.app", "from inference_server import errors"),
+        ("clients.chat", "import torch.nn"),
+    ],
+)
+def test_the_floor_test_finds_wrong_imports(module: str, source: str) -> None:
+    assert wrong_imports(module, source)
+
+
+def test_bridge_runs_without_torch_and_transformers() -> None:
+    code = "import http_bridge.__main__, sys; print([m for m in ('torch', 'transformers', 'inference_server') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_generated_code_is_current(tmp_path: Path) -> None:
+    outputs = [f"--{kind}={tmp_path}" for kind in ("python_out", "pyi_out", "grpc_python_out", "mypy_grpc_out")]
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", *outputs, "protos/chat/v1/chat.proto"]
+    path = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    subprocess.run(command, cwd=ROOT, check=True, env=path, capture_output=True)
+    for made in (tmp_path / "protos/chat/v1").iterdir():
+        assert (ROOT / "protos/chat/v1" / made.name).read_text() == made.read_text(), f"{made.name}: run `make protos`"
+
+
+def tracked(*patterns: str) -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", *patterns],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def test_no_file_names_a_path_of_one_machine() -> None:
+    places = re.compile(rb"/(work|root|home)/[a-z.]")
+    named = [
+        path.relative_to(ROOT)
+        for path in tracked()
+        if places.search(path.read_bytes()) and path.name != "test_house.py"
+    ]
+    assert named == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md", "CONTRIBUTING.md"])
+def test_every_path_that_a_document_names_is_there(name: str) -> None:
+    text = (ROOT / name).read_text()
+    named = set(
+        re.findall(
+            r"`((?:protos|inference_server|http_bridge|clients|scripts|docs|tests|requirements)/[\w./-]*)`", text
+        )
+    )
+    missing = {path for path in named if not (ROOT / path).exists() and not (ROOT / "inference_server" / path).exists()}
+    assert named
+    assert not missing
+
+
+def test_every_make_target_of_the_readme_is_there() -> None:
+    targets = set(re.findall(r"`?make ([a-z][a-z-]*)", (ROOT / "README.md").read_text()))
+    there = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
+    assert targets <= there, targets - there
+
+
+def test_every_setting_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for module in ("inference_server", "http_bridge"):
+        text = subprocess.run(
+            [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        flags = set(re.findall(r"(?m)^  (--[a-z-]+)", text.stdout)) - {"--help"}
+        assert not {flag for flag in flags if f"`{flag}" not in readme}
+
+
+def test_every_pinned_package_is_pinned_exactly() -> None:
+    pins = [
+        line for line in (ROOT / "requirements/constraints.txt").read_text().splitlines() if not line.startswith("#")
+    ]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
+    pinned = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
+    for name in ("inference", "bridge", "dev"):
+        wanted = [line for line in (ROOT / f"requirements/{name}.txt").read_text().splitlines() if line[:1].isalpha()]
+        assert set(wanted) <= pinned
