@@ -12,7 +12,6 @@ from hypothesis import settings
 from protos.chat.v1 import chat_pb2_grpc
 from tests.programs import start_bridge, start_server
 
-
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
 

@@ -58,12 +58,14 @@ async def test_grpc_call_whose_deadline_passes(gated: InProcessService, streamin
         stub = chat_pb2_grpc.ChatServiceStub(channel)
         gated.runner.allow(3)
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            if streaming:
-                _ = [chunk async for chunk in stub.StreamChatCompletion(ASK, timeout=0.5)]
-            else:
-                await stub.CreateChatCompletion(ASK, timeout=0.5)
+            await (_read_all(stub) if streaming else stub.CreateChatCompletion(ASK, timeout=0.5))
         assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await expect_the_work_to_stop(gated, 3)
+
+
+async def _read_all(stub: "chat_pb2_grpc.ChatServiceAsyncStub") -> None:
+    async for _ in stub.StreamChatCompletion(ASK, timeout=0.5):
+        pass
 
 
 async def test_http_stream_whose_client_leaves(gated: InProcessService) -> None:

@@ -145,7 +145,7 @@ def test_a_client_made_through_reflection_alone_gets_an_answer(service: Service)
             {"messages": [{"role": "ROLE_USER", "content": "Hello"}], "temperature": 0},
             GetMessageClass(method.input_type)(),
         )
-        call = channel.unary_unary(
+        call: Any = channel.unary_unary(
             "/chat.v1.ChatService/CreateChatCompletion",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=GetMessageClass(method.output_type).FromString,
@@ -173,7 +173,7 @@ async def test_reflection_can_be_turned_off() -> None:
 
 async def _reflected_services(address: str, version: str) -> set[str]:
     async with grpc.aio.insecure_channel(address) as channel:
-        call: Any = channel.stream_stream(
+        call = channel.stream_stream(
             f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
             request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
             response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
