@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 PROTO := protos/chat/v1/chat.proto
 
-.PHONY: help run test test-all check protos demo-model
+.PHONY: help run test test-all check protos download demo-model
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ check: $(VENV)/dev.installed ## Lints and types
 protos: $(VENV)/dev.installed ## Generates the Python code of chat.proto
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -I. \
 		--python_out=. --pyi_out=. --grpc_python_out=. --mypy_grpc_out=. $(PROTO)
+
+download: $(VENV)/run.installed ## Downloads Qwen3-4B-Instruct-2507 (8 GB) into models/
+	$(BIN)/python -m inference_server.download
 
 demo-model: $(VENV)/run.installed ## Trains the embedded demo model anew
 	$(BIN)/python -m inference_server.demo_model.train

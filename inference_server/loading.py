@@ -9,11 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
+import transformers
+
 from inference_server.chat.prompt import PromptEncoder
 from inference_server.completion import Completions, SamplingDefaults
 from inference_server.config import Settings
 from inference_server.engine.engine import Engine
-from inference_server.engine.model_loader import LoadedModel, load_model
+from inference_server.engine.model_loader import LoadedModel, load_model, read_config
 from inference_server.engine.model_runner import ModelRunner
 from inference_server.errors import StartupError
 from inference_server.servicer import LoadedService
@@ -33,9 +35,11 @@ class LoadedParts:
 def load_parts(checkpoint_dir: Path, settings: Settings, on_progress: Callable[[float], None]) -> LoadedParts:
     """The slow part: reads tokenizer and weights. Raises StartupError."""
     if not checkpoint_dir.is_dir():
-        raise StartupError(f"--model {checkpoint_dir}: no such directory; give a Qwen3 checkpoint's, or demo")
+        raise StartupError(f"--model {checkpoint_dir}: no such directory; `make download` gets Qwen3, demo is built in")
+    transformers.logging.set_verbosity_error()  # what it warns of is refused below, or of no consequence
+    config = read_config(checkpoint_dir)
     encoder = PromptEncoder(checkpoint_dir)
-    model = load_model(checkpoint_dir, settings.device, settings.dtype, on_progress)
+    model = load_model(checkpoint_dir, config, settings.device, settings.dtype, on_progress)
     longest = model.config.max_position_embeddings
     if (settings.max_context_tokens or 0) > longest:
         raise StartupError(f"--max-context-tokens: this model has at most {longest}, got {settings.max_context_tokens}")

@@ -101,7 +101,9 @@ async def in_process_service(runner: FakeRunner) -> AsyncIterator[InProcessServi
 @asynccontextmanager
 async def _bridge(target: str) -> AsyncIterator[int]:
     app = create_app(BridgeSettings(target, "127.0.0.1", 0, 4 * 2**20, 1.0, "info"))
-    server = uvicorn.Server(uvicorn.Config(app, http="h11", log_config=None, host="127.0.0.1", port=0))
+    server = uvicorn.Server(
+        uvicorn.Config(app, http="h11", log_config=None, host="127.0.0.1", port=0, timeout_graceful_shutdown=1)
+    )
     server.capture_signals = nullcontext  # type: ignore[assignment,method-assign]  # pytest keeps its own
     serving = asyncio.create_task(server.serve())
     while not server.started:

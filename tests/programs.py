@@ -17,7 +17,9 @@ class Program:
     """A child process whose output is collected line by line."""
 
     def __init__(self, *command: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("INFERENCE_", "BRIDGE_"))}
+        clean = {
+            k: v for k, v in os.environ.items() if not k.startswith(("INFERENCE_", "BRIDGE_", "DOWNLOAD_", "CHAT_"))
+        }
         self.process = subprocess.Popen(
             command,
             cwd=cwd,

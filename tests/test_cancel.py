@@ -7,6 +7,7 @@ import grpc
 import httpx
 import pytest
 
+from http_bridge.upstream import Upstream
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 from tests.fakes import FakeRunner, InProcessService, in_process_service, until
 
@@ -95,6 +96,17 @@ async def test_whole_http_answer_whose_client_leaves(gated: InProcessService) ->
         await until(lambda: gated.runner.step_count == 3)
         asking.cancel()
         await expect_the_work_to_stop(gated, 3)
+
+
+async def test_stream_that_the_bridge_closes_between_two_reads(gated: InProcessService) -> None:
+    upstream = Upstream(gated.grpc_address)
+    gated.runner.allow(3)
+    chunks = upstream.stream(ASK, "id", None)
+    await anext(chunks)
+    await until(lambda: gated.runner.step_count == 3)
+    await chunks.aclose()
+    await expect_the_work_to_stop(gated, 3)
+    await upstream.close()
 
 
 async def test_request_that_waits_is_dropped_without_a_step(gated: InProcessService) -> None:

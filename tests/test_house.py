@@ -21,12 +21,21 @@ FLOORS = {
     "inference_server.engine.attention": 1,
     "inference_server.engine.sampler": 1,
     "inference_server.chat": 1,
+    "inference_server.engine.device": 1,
     "inference_server.engine.models": 2,
     "inference_server.engine.model_loader": 3,
     "inference_server.engine.model_runner": 4,
     "inference_server.engine.engine": 5,
     "inference_server.completion": 6,
     "inference_server.config": 6,
+    "inference_server.download": 6,
+    "inference_server.download.config": 7,
+    "inference_server.download.hubs": 7,
+    "inference_server.download.selection": 7,
+    "inference_server.download.local_files": 7,
+    "inference_server.download.byte_progress": 7,
+    "inference_server.download.transfer": 8,
+    "inference_server.download.__main__": 9,
     "inference_server.service_state": 6,
     "inference_server.progress": 6,
     "inference_server.status": 6,
@@ -44,6 +53,7 @@ FORBIDDEN = {
     "inference_server.engine": {"grpc", "protos", "inference_server.chat", "google"},
     "inference_server.chat": {"grpc", "protos", "torch", "google"},
     "inference_server.errors": {"grpc", "torch", "transformers"},
+    "inference_server.download": {"grpc", "protos", "torch", "transformers", "google"},
     "inference_server.status": {"torch", "transformers"},
     "inference_server.convert": {"torch", "transformers", "grpc"},
     "inference_server.servicer": {"torch", "transformers"},
@@ -171,7 +181,7 @@ def test_every_path_that_a_document_names_is_there(name: str) -> None:
 
 
 def test_every_make_target_of_the_readme_is_there() -> None:
-    targets = set(re.findall(r"`?make ([a-z][a-z-]*)", (ROOT / "README.md").read_text()))
+    targets = set(re.findall(r"(?:`|\$ )make ([a-z][a-z-]*)", (ROOT / "README.md").read_text()))
     there = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
     assert targets <= there, targets - there
 

@@ -21,10 +21,12 @@ class PromptEncoder:
     """Encodes conversations. Thread-safe: nothing changes after construction."""
 
     def __init__(self, checkpoint_dir: Path) -> None:
+        if not (checkpoint_dir / "tokenizer.json").exists():  # transformers would go on with an empty one
+            raise StartupError(f"{checkpoint_dir}: no tokenizer.json there")
         try:
             self._templater = AutoTokenizer.from_pretrained(checkpoint_dir, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise StartupError(f"{checkpoint_dir}: no usable tokenizer there: {_first_line(error)}") from error
+        except Exception as error:  # a broken file raises many kinds in there
+            raise StartupError(f"{checkpoint_dir}/tokenizer.json: cannot be read as a tokenizer") from error
         if not self._templater.chat_template:
             raise StartupError(f"{checkpoint_dir}: the tokenizer has no chat template")
         self.tokenizer: Tokenizer = self._templater.backend_tokenizer
@@ -72,7 +74,3 @@ def _absent_marker(texts: Iterable[str]) -> str:
     """A string that is in none of the texts: one noncharacter more than their longest run of it."""
     runs = (run for text in texts for run in re.findall(f"{_NONCHARACTER}+", text))
     return _NONCHARACTER * (1 + max(map(len, runs), default=0))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

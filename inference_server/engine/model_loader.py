@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, GenerationConfig
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 
+from inference_server.engine.device import choose_device, choose_dtype, require_memory
 from inference_server.engine.models.qwen3 import Qwen3
 from inference_server.errors import StartupError
 
@@ -36,17 +37,20 @@ class LoadedModel:
         return frozenset([stop] if isinstance(stop, int) else stop or [])
 
 
-def load_model(checkpoint_dir: Path, device: str, dtype: str, on_progress: Callable[[float], None]) -> LoadedModel:
-    """Loads a dense Qwen3 checkpoint.
+def load_model(
+    checkpoint_dir: Path, config: Qwen3Config, device: str, dtype: str, on_progress: Callable[[float], None]
+) -> LoadedModel:
+    """Loads a dense Qwen3 checkpoint's weights.
 
     device: auto, cuda or cpu. dtype: auto, bfloat16 or float32. on_progress gets the loaded share of the bytes, 0 to 1.
     Raises StartupError where the checkpoint or the device cannot be used.
     """
-    config = _read_config(checkpoint_dir)
-    target = _choose_device(device)
-    weight_dtype = _choose_dtype(dtype, target, config)
+    target = choose_device(device)
+    weight_dtype = choose_dtype(dtype, target, config.dtype)
     with init_empty_weights():
         module = Qwen3(config)
+    published = module.published_parameters(tied=config.tie_word_embeddings)
+    require_memory(sum(parameter.numel() for _, parameter in published), weight_dtype, target)
     module.to(weight_dtype).to_empty(device=target)
     if config.tie_word_embeddings:
         module.output.weight = module.embedding.weight
@@ -73,12 +77,13 @@ def _fill(module: Qwen3, config: Qwen3Config, checkpoint_dir: Path, on_progress:
         raise StartupError(f"{checkpoint_dir}: {len(empty)} weights are missing, {min(empty)} the first")
 
 
-def _read_config(checkpoint_dir: Path) -> Qwen3Config:
+def read_config(checkpoint_dir: Path) -> Qwen3Config:
+    """The configuration of a dense Qwen3 checkpoint. Raises StartupError for any other."""
     if not (checkpoint_dir / "config.json").is_file():
         raise StartupError(f"{checkpoint_dir}: no config.json there; --model wants a checkpoint directory or demo")
     try:
         config = AutoConfig.from_pretrained(checkpoint_dir, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # its checks raise many kinds
         raise StartupError(f"{checkpoint_dir}/config.json: cannot be read as a model's configuration") from error
     if not isinstance(config, Qwen3Config):
         raise StartupError(f"{checkpoint_dir}: a {config.model_type} checkpoint; this server runs dense Qwen3 models")
@@ -98,22 +103,6 @@ def _read_generation_config(checkpoint_dir: Path) -> GenerationConfig:
     if not (checkpoint_dir / "generation_config.json").is_file():
         return GenerationConfig()
     return GenerationConfig.from_pretrained(checkpoint_dir, local_files_only=True)
-
-
-def _choose_device(device: str) -> torch.device:
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise StartupError(f"--device cuda: no usable GPU (torch {torch.__version__}, CUDA {torch.version.cuda})")
-    return torch.device("cuda" if device != "cpu" and available else "cpu")
-
-
-def _choose_dtype(dtype: str, device: torch.device, config: Qwen3Config) -> torch.dtype:
-    """auto is bfloat16 on CUDA, and what the checkpoint says elsewhere."""
-    if dtype != "auto":
-        return {"bfloat16": torch.bfloat16, "float32": torch.float32}[dtype]
-    if device.type == "cuda":
-        return torch.bfloat16
-    return config.dtype if config.dtype in (torch.bfloat16, torch.float32) else torch.float32
 
 
 def _read_weights(checkpoint_dir: Path) -> Iterator[tuple[str, torch.Tensor, float]]:

@@ -1,0 +1,53 @@
+"""Where the model runs, in what type, and whether it fits there. Asked once, before the weights are read."""
+
+from pathlib import Path
+
+import psutil
+import torch
+
+from inference_server.errors import StartupError
+
+_GPU_DRIVER = Path("/proc/driver/nvidia/version")
+_CGROUP = Path("/sys/fs/cgroup")  # a container's limit, which the machine's free memory does not show
+_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def choose_device(asked: str) -> torch.device:
+    """asked: auto, cuda or cpu; auto is cuda where it is usable. Raises StartupError for a cuda that is not."""
+    if asked != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda")
+    if asked == "cuda":
+        driver = f"driver {_GPU_DRIVER.read_text().split()[7]}" if _GPU_DRIVER.is_file() else "no NVIDIA driver"
+        build = f"torch {torch.__version__} " + (f"for CUDA {cuda}" if (cuda := torch.version.cuda) else "without CUDA")
+        raise StartupError(f"--device cuda: no usable GPU; found {driver} and {build}")
+    return torch.device("cpu")
+
+
+def choose_dtype(asked: str, device: torch.device, published: torch.dtype | None) -> torch.dtype:
+    """asked: auto, bfloat16 or float32; auto is bfloat16 on cuda, elsewhere what the checkpoint says."""
+    if asked != "auto":
+        return _DTYPES[asked]
+    if device.type == "cuda":
+        return torch.bfloat16
+    return published if published in _DTYPES.values() else torch.float32
+
+
+def require_memory(parameter_count: int, dtype: torch.dtype, device: torch.device) -> None:
+    """Raises StartupError where the weights alone do not fit."""
+    needed_bytes, free_bytes = parameter_count * dtype.itemsize, _free_bytes(device)
+    if needed_bytes > free_bytes:
+        arithmetic = f"{parameter_count / 1e9:.2f} B parameters x {dtype.itemsize} bytes = {needed_bytes / 1e9:.2f} GB"
+        raise StartupError(
+            f"--model: too little memory for the weights: {arithmetic}, {free_bytes / 1e9:.2f} GB free on {device.type}"
+        )
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    free: int = psutil.virtual_memory().available
+    try:
+        limit, used = ((_CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return free
+    return free if limit == "max" else min(free, int(limit) - int(used))

@@ -1,0 +1,121 @@
+"""What a user got wrong is said in one line with exit code 2, before any chat is served."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from inference_server.engine.device import choose_device, require_memory
+from inference_server.engine.model_loader import load_model, read_config
+from inference_server.errors import StartupError
+from inference_server.loading import load_parts
+from tests.checkpoints import Shape, write_checkpoint
+from tests.fakes import settings
+from tests.programs import Program
+
+Breakage = Callable[[Path], None]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("whole")
+    write_checkpoint(directory, Shape(shards=3))
+    return directory
+
+
+def change_config(**fields: object) -> Breakage:
+    def change(directory: Path) -> None:
+        path = directory / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    return change
+
+
+def remove(name: str) -> Breakage:
+    return lambda directory: (directory / name).unlink()
+
+
+def truncate(directory: Path) -> None:
+    shard = directory / "model-00002-of-00003.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1000])
+
+
+def forget_a_weight(directory: Path) -> None:
+    index = directory / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"] = {k: v for k, v in content["weight_map"].items() if "00003" not in v}
+    index.write_text(json.dumps(content))
+
+
+BREAKAGES: dict[str, tuple[Breakage, str]] = {
+    "no config": (remove("config.json"), "no config.json there"),
+    "config is not JSON": (lambda d: (d / "config.json").write_text("{") and None, "cannot be read"),
+    "another architecture": (change_config(model_type="llama"), "a llama checkpoint; this server runs dense Qwen3"),
+    "mixture of experts": (change_config(model_type="qwen3_moe"), "a qwen3_moe checkpoint"),
+    "unknown architecture": (change_config(model_type="nonsense"), "cannot be read"),
+    "no tokenizer": (remove("tokenizer.json"), "no tokenizer.json there"),
+    "tokenizer is not JSON": (
+        lambda d: (d / "tokenizer.json").write_text("{") and None,
+        "cannot be read as a tokenizer",
+    ),
+    "no chat template": (remove("tokenizer_config.json"), "no chat template"),
+    "a shard is missing": (remove("model-00002-of-00003.safetensors"), "model-00002-of-00003.safetensors is missing"),
+    "a shard is truncated": (truncate, "model-00002-of-00003.safetensors: truncated"),
+    "weights are missing": (forget_a_weight, "weights are missing"),
+    "other shapes": (change_config(intermediate_size=96), "has shape"),
+    "too many layers": (change_config(num_hidden_layers=4, layer_types=["full_attention"] * 4), "weights are missing"),
+    "too few layers": (change_config(num_hidden_layers=2, layer_types=["full_attention"] * 2), "unexpected weight"),
+    "layers do not agree": (change_config(num_hidden_layers=2), "cannot be read"),
+    "scaled rotary": (change_config(rope_scaling={"rope_type": "yarn", "factor": 4.0}), "only default is supported"),
+}
+
+
+@pytest.mark.parametrize(("breakage", "said"), BREAKAGES.values(), ids=BREAKAGES.keys())
+def test_broken_checkpoint_is_said_in_one_line(breakage: Breakage, said: str, whole: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "broken"
+    shutil.copytree(whole, directory)
+    load_parts(directory, settings(), lambda share: None)
+    breakage(directory)
+    with pytest.raises(StartupError) as raised:
+        load_parts(directory, settings(), lambda share: None)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_broken_checkpoint_ends_the_start_with_that_line_alone(whole: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "broken"
+    shutil.copytree(whole, directory)
+    truncate(directory)
+    program = Program(sys.executable, "-m", "inference_server", "--port", "0", "--model", str(directory))
+    assert program.wait() == 2, program.output
+    [line] = [line for line in program.output.splitlines() if " INFO " not in line]
+    assert line.startswith(f"inference_server: {directory}/model-00002-of-00003.safetensors: truncated")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_without_a_gpu_says_what_was_found() -> None:
+    with pytest.raises(StartupError, match=r"no usable GPU; found (driver|no NVIDIA driver).* torch 2\.") as raised:
+        choose_device("cuda")
+    assert "\n" not in str(raised.value)
+
+
+def test_too_little_memory_is_said_with_the_arithmetic() -> None:
+    free = psutil.virtual_memory().available
+    with pytest.raises(StartupError) as raised:
+        require_memory(free, torch.bfloat16, torch.device("cpu"))
+    assert "B parameters x 2 bytes = " in str(raised.value)
+    assert "GB free on cpu" in str(raised.value)
+    require_memory(1000, torch.float32, torch.device("cpu"))
+
+
+def test_memory_is_checked_before_a_weight_is_read(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inference_server.engine.device._free_bytes", lambda device: 1000)
+    shares: list[float] = []
+    with pytest.raises(StartupError, match="too little memory"):
+        load_model(whole, read_config(whole), "cpu", "auto", shares.append)
+    assert shares == []
