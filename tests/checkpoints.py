@@ -51,7 +51,8 @@ def write_checkpoint(directory: Path, shape: Shape, seed: int = 0) -> Qwen3ForCa
         rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta}, dtype=shape.dtype,
     )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
-    model = Qwen3ForCausalLM(config).eval()
+    model = Qwen3ForCausalLM(config)
+    model.eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)

@@ -18,7 +18,7 @@ from tests.checkpoints import Shape, write_checkpoint
 from tests.fakes import settings
 from tests.programs import Program
 
-Breakage = Callable[[Path], None]
+Breakage = Callable[[Path], object]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def forget_a_weight(directory: Path) -> None:
 
 BREAKAGES: dict[str, tuple[Breakage, str]] = {
     "no config": (remove("config.json"), "no config.json there"),
-    "config is not JSON": (lambda d: (d / "config.json").write_text("{") and None, "cannot be read"),
+    "config is not JSON": (lambda d: (d / "config.json").write_text("{"), "cannot be read"),
     "another architecture": (change_config(model_type="llama"), "a llama checkpoint; this server runs dense Qwen3"),
     "mixture of experts": (change_config(model_type="qwen3_moe"), "a qwen3_moe checkpoint"),
     "unknown architecture": (change_config(model_type="nonsense"), "cannot be read"),

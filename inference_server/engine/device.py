@@ -23,13 +23,13 @@ def choose_device(asked: str) -> torch.device:
     return torch.device("cpu")
 
 
-def choose_dtype(asked: str, device: torch.device, published: torch.dtype | None) -> torch.dtype:
+def choose_dtype(asked: str, device: torch.device, published: str | torch.dtype | None) -> torch.dtype:
     """asked: auto, bfloat16 or float32; auto is bfloat16 on cuda, elsewhere what the checkpoint says."""
     if asked != "auto":
         return _DTYPES[asked]
     if device.type == "cuda":
         return torch.bfloat16
-    return published if published in _DTYPES.values() else torch.float32
+    return _DTYPES.get(str(published).removeprefix("torch."), torch.float32)
 
 
 def require_memory(parameter_count: int, dtype: torch.dtype, device: torch.device) -> None:

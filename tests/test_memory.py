@@ -1,0 +1,44 @@
+"""Loading takes no more memory than the weights need: they are read from the file straight to their place."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoints import Shape, write_checkpoint
+from tests.programs import ROOT
+
+MEASURE = """
+import sys, threading, time
+from pathlib import Path
+from inference_server.engine.model_loader import load_model, read_config
+
+def anonymous_bytes():
+    [line] = [line for line in open("/proc/self/status") if line.startswith("RssAnon")]
+    return int(line.split()[1]) * 1024
+
+directory, peak, before = Path(sys.argv[1]), 0, anonymous_bytes()
+def watch():
+    global peak
+    while True:
+        peak = max(peak, anonymous_bytes())
+        time.sleep(0.002)
+threading.Thread(target=watch, daemon=True).start()
+model = load_model(directory, read_config(directory), "cpu", "auto", lambda share: None)
+print(sum(weight.nbytes for weight in model.module.parameters()), max(peak, anonymous_bytes()) - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize("shards", [1, 3])
+def test_anonymous_memory_while_loading_stays_near_the_weights(shards: int, tmp_path: Path) -> None:
+    shape = Shape(layers=6, hidden=1024, head_size=64, heads=16, intermediate=16_384, shards=shards, dtype="bfloat16")
+    write_checkpoint(tmp_path, shape)
+    command = [sys.executable, "-c", MEASURE, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    weight_bytes, peak_bytes = map(int, done.stdout.split())
+    assert weight_bytes > 600e6
+    print(f"{weight_bytes / 1e6:.0f} MB of weights, {peak_bytes / 1e6:.0f} MB at the peak")
+    assert peak_bytes < weight_bytes + 200e6  # a second copy would be 600 MB more
