@@ -3,13 +3,14 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 MODEL ?= demo
 GRPC_PORT ?= 50051
 HTTP_PORT ?= 8000
+TARGET ?= localhost:$(GRPC_PORT)
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 PROTO := protos/chat/v1/chat.proto
 
-.PHONY: help run test test-all check protos download demo-model
+.PHONY: help run test test-all check protos download chat demo-model
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,13 +37,17 @@ protos: $(VENV)/dev.installed ## Generates the Python code of chat.proto
 download: $(VENV)/run.installed ## Downloads Qwen3-4B-Instruct-2507 (8 GB) into models/
 	$(BIN)/python -m inference_server.download
 
+chat: $(VENV)/run.installed ## Chats in the terminal; TARGET=http://localhost:8000 goes through the bridge
+	@exec $(BIN)/python -m clients.chat --target "$(TARGET)"
+
 demo-model: $(VENV)/run.installed ## Trains the embedded demo model anew
 	$(BIN)/python -m inference_server.demo_model.train
 
-$(VENV)/run.installed: requirements/inference.txt requirements/bridge.txt requirements/constraints.txt
+$(VENV)/run.installed: requirements/inference.txt requirements/bridge.txt requirements/client.txt \
+		requirements/constraints.txt
 	@echo "Setting up $(VENV): this takes a minute or a few, once."
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -r requirements/inference.txt -r requirements/bridge.txt
+	$(PIP) install -r requirements/inference.txt -r requirements/bridge.txt -r requirements/client.txt
 	@touch $@
 
 $(VENV)/dev.installed: $(VENV)/run.installed requirements/dev.txt

@@ -22,7 +22,7 @@ _AT_ONCE_S = 0.25
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOP_S = 40.0  # above the drain timeout of both
 _PR_SET_PDEATHSIG = 1  # Linux: the kernel signals a process when its parent dies
-_TRY_IT = """
+TRY_IT = """
   HTTP   http://localhost:{http_port}/v1/chat/completions   (API page: http://localhost:{http_port}/docs)
   gRPC   localhost:{grpc_port}   chat.v1.ChatService
 
@@ -82,7 +82,7 @@ def main() -> int:
     bridge = _start("http_bridge", "--target", f"localhost:{options.grpc_port}", "--port", options.http_port)
     try:
         if _wait(lambda: _is_healthy(options.http_port), server, bridge, signals):
-            print(_TRY_IT.format(http_port=options.http_port, grpc_port=options.grpc_port), flush=True)
+            print(TRY_IT.format(http_port=options.http_port, grpc_port=options.grpc_port), flush=True)
             _wait(lambda: False, server, bridge, signals)
         ended = [process.returncode for process in (server, bridge) if process.poll() is not None]
         return 0 if signals.count else next(iter(ended), 1)

@@ -1,12 +1,14 @@
 """Bad input over HTTP: OpenAI's error body, the right status, the field's name, and nothing of what was sent."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
+INSIDE = re.compile(r'Traceback|File "|0x[0-9a-f]{6,}|/usr/|/opt/|site-packages|<class|Error\b')
 CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -72,6 +74,7 @@ def check(response: httpx.Response, status: int) -> str:
     error = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert response.headers["x-request-id"]
+    assert not INSIDE.search(response.text)
     return str(error["message"])
 
 

@@ -4,14 +4,19 @@ import os
 import re
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
+import click
 import pytest
 
+import http_bridge.config
+import inference_server.config
+from scripts.run import TRY_IT
 from tests.conftest import Service
 from tests.programs import ROOT
 
-READMES = ["README.md"]
+READMES = ["README.md", "README.zh-CN.md"]
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 
 
@@ -47,7 +52,7 @@ def test_every_command_works(name: str, service: Service) -> None:
     for command in asked:
         output = run(["bash", "-c", at(service, command)])
         assert "error" not in output.lower(), (command, output)
-        if "ChatCompletion" in command or "completions" in command:
+        if "CreateChatCompletion" in command or "completions" in command:
             assert "demo" in output, (command, output)
         if "Health" in command:
             assert "SERVING" in output
@@ -70,3 +75,64 @@ def test_the_answer_that_is_shown_is_the_one_that_comes(name: str, service: Serv
     assert found
     assert said
     assert found.group(1) == said.group(1)
+
+
+def table_rows(name: str) -> list[list[str]]:
+    lines = [line for line in (ROOT / name).read_text().splitlines() if line.startswith("|") and "---" not in line]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.mark.parametrize("name", READMES)
+@pytest.mark.parametrize(
+    "command", [inference_server.config.command(print), http_bridge.config.command(print)], ids=lambda c: c.name
+)
+def test_settings_table_is_what_the_program_takes(name: str, command: click.Command) -> None:
+    rows = table_rows(name)
+    start = next(i for i, row in enumerate(rows) if row[0] == f"`{command.name}`") + 1
+    documented = dict(takewhile(lambda row: row[0].startswith("`--"), ((row[0], row[1]) for row in rows[start:])))
+    options = [option for option in command.params if isinstance(option, click.Option) and option.name != "help"]
+    assert [f"`{option.opts[0]}`" for option in options] == list(documented)
+    for option in options:
+        if (
+            option.default is not None
+            and not isinstance(option.default, bool)
+            and not isinstance(option.show_default, str)
+        ):
+            assert documented[f"`{option.opts[0]}`"] == f"`{option.default}`"
+
+
+def test_both_readmes_are_in_step() -> None:
+    english, chinese = ((ROOT / name).read_text() for name in READMES)
+    for pattern in (
+        r"(?m)^(#+) ",
+        r"```(\w+)\n",
+        r"(?m)^\$ (.+)$",
+        r"`(--[a-z-]+)`",
+        r"`(make [^`]+)`",
+        r"!\[.*\]\((.*)\)",
+    ):
+        assert re.findall(pattern, english) == re.findall(pattern, chinese), pattern
+    assert [row[0] for row in table_rows(READMES[0]) if "`" in row[0]] == [
+        row[0].replace("、", ", ") for row in table_rows(READMES[1]) if "`" in row[0]
+    ]
+    assert [code for language, code in BLOCK.findall(english) if language == "console"] == [
+        code for language, code in BLOCK.findall(chinese) if language == "console"
+    ]
+    trees = [re.findall(r"(?m)^ *([a-z_]+/) ", blocks(name, "text")[0]) for name in READMES]
+    assert trees[0] == trees[1]
+    for place in trees[0]:
+        assert (ROOT / place).is_dir() or (ROOT / "inference_server" / place).is_dir()
+
+
+def test_every_make_target_that_is_named_is_there() -> None:
+    named = re.findall(r"(?:`|\$ )make ([a-z][a-z-]*)", (ROOT / "README.md").read_text())
+    there = re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text())
+    assert {"run", "test", "download", "chat"} <= set(named) <= set(there)
+
+
+def test_the_transcript_of_make_run_is_what_is_printed() -> None:
+    [transcript] = [
+        code for language, code in BLOCK.findall((ROOT / "README.md").read_text()) if "$ make run\n" in code
+    ][:1]
+    printed = TRY_IT.format(http_port=8000, grpc_port=50051).strip("\n")
+    assert printed in transcript
