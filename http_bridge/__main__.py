@@ -36,7 +36,7 @@ def run(settings: Settings) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
-        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+        timeout_graceful_shutdown=max(1, settings.drain_timeout_s),
     )
     listener = _listen(settings.host, settings.port)
     _log.info("HTTP on %s:%d for %s", settings.host, listener.getsockname()[1], settings.target)

@@ -20,7 +20,7 @@ class Settings:
     host: str
     port: int
     max_body_bytes: int
-    drain_timeout_s: float
+    drain_timeout_s: int
     log_level: str
 
 
@@ -42,8 +42,8 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
     )
     @_setting(
         "--drain-timeout-s",
-        default=30.0,
-        type=click.FloatRange(0, 3600),
+        default=30,
+        type=click.IntRange(0, 3600),
         help="How long running answers may go on after SIGTERM.",
     )
     @_setting(

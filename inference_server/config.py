@@ -26,7 +26,7 @@ class Settings:
     max_messages: int
     max_message_bytes: int
     reflection: bool
-    drain_timeout_s: float
+    drain_timeout_s: int
     log_level: str
 
 
@@ -70,8 +70,8 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
     @_setting("--reflection/--no-reflection", default=True, help="gRPC reflection, for grpcurl and the like.")
     @_setting(
         "--drain-timeout-s",
-        default=30.0,
-        type=click.FloatRange(0, 3600),
+        default=30,
+        type=click.IntRange(0, 3600),
         help="How long running chats may go on after SIGTERM.",
     )
     @_setting(

@@ -141,14 +141,14 @@ async def _make_ready(
     return engine
 
 
-async def _drain(timeout_s: float, state: ServiceState) -> int:
+async def _drain(timeout_s: int, state: ServiceState) -> int:
     """Lets running chats end; those that take longer are cut off. Returns the exit code."""
     state.enter(Phase.DRAINING)
-    _log.info("draining: running chats have %g s", timeout_s)
+    _log.info("draining: running chats have %d s", timeout_s)
     try:
         await asyncio.wait_for(state.idle(), timeout_s)
     except TimeoutError:
-        _log.warning("some chats were still running after %g s", timeout_s)
+        _log.warning("some chats were still running after %d s", timeout_s)
     return 0
 
 

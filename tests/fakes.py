@@ -72,7 +72,7 @@ def settings(**changes: object) -> Settings:
     defaults: dict[str, object] = {
         "model": "demo", "served_model_name": None, "host": "127.0.0.1", "port": 0, "device": "cpu", "dtype": "auto",
         "max_context_tokens": None, "max_messages": 1024, "max_message_bytes": 4 * 2**20, "reflection": True,
-        "drain_timeout_s": 30.0, "log_level": "info",
+        "drain_timeout_s": 30, "log_level": "info",
     }  # fmt: skip
     return Settings(**(defaults | changes))  # type: ignore[arg-type]
 
@@ -100,7 +100,7 @@ async def in_process_service(runner: FakeRunner) -> AsyncIterator[InProcessServi
 
 @asynccontextmanager
 async def _bridge(target: str) -> AsyncIterator[int]:
-    app = create_app(BridgeSettings(target, "127.0.0.1", 0, 4 * 2**20, 1.0, "info"))
+    app = create_app(BridgeSettings(target, "127.0.0.1", 0, 4 * 2**20, 1, "info"))
     server = uvicorn.Server(
         uvicorn.Config(app, http="h11", log_config=None, host="127.0.0.1", port=0, timeout_graceful_shutdown=1)
     )
