@@ -6,13 +6,13 @@ from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
 
-import httpx
+import httpx2
 
 from clients.conversation import Turn
 from clients.transports import AnswerEnd, AnswerOptions, ServedModel, ServiceError
 
 _SHORT_S = 5.0
-_TIMEOUT = httpx.Timeout(_SHORT_S, read=None)  # a long prompt may take its time
+_TIMEOUT = httpx2.Timeout(_SHORT_S, read=None)  # a long prompt may take its time
 _EVENT = b"data: "
 _DONE = b"[DONE]"
 _STATES = {"draining": "is shutting down", "unavailable": "cannot reach its inference server"}
@@ -29,7 +29,7 @@ class HttpTransport:
         self._url = url.rstrip("/").removesuffix("/v1")
         self.place = f"{self._url} over HTTP"
         self._options = {name: value for name, value in asdict(options).items() if value is not None}
-        self._client = httpx.AsyncClient(base_url=self._url, timeout=_TIMEOUT)
+        self._client = httpx2.AsyncClient(base_url=self._url, timeout=_TIMEOUT)
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -47,7 +47,7 @@ class HttpTransport:
                 notice=health.get("notice", ""),
                 facts=[f"context {context_tokens:,} tokens"] if context_tokens else [],
             )
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise self._unreachable(error) from error
         except (ValueError, LookupError, TypeError) as error:
             raise ServiceError(f"{self._url} does not answer as a chat server") from error
@@ -63,26 +63,26 @@ class HttpTransport:
                 async with aclosing(_pieces(response)) as pieces:
                     async for piece in pieces:
                         yield piece
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise self._unreachable(error) from error
 
-    def _unreachable(self, error: httpx.HTTPError) -> ServiceError:
-        if isinstance(error, httpx.TimeoutException):
+    def _unreachable(self, error: httpx2.HTTPError) -> ServiceError:
+        if isinstance(error, httpx2.TimeoutException):
             return ServiceError(f"{self._url} does not answer")
         return ServiceError(f"no HTTP server can be reached at {self._url}")
 
 
 def _check(url: str) -> None:
     try:
-        if httpx.URL(url).host:
+        if httpx2.URL(url).host:
             return
         problem = "no host in it"
-    except httpx.InvalidURL as error:
+    except httpx2.InvalidURL as error:
         problem = str(error)
     raise ServiceError(f"--target {url}: {problem}")
 
 
-async def _pieces(response: httpx.Response) -> AsyncGenerator[str | AnswerEnd]:
+async def _pieces(response: httpx2.Response) -> AsyncGenerator[str | AnswerEnd]:
     """Text comes in events; what belongs to the end is spread over the last two."""
     end: Json = {}
     async with aclosing(_events(response)) as events:
@@ -98,8 +98,8 @@ async def _pieces(response: httpx.Response) -> AsyncGenerator[str | AnswerEnd]:
     yield AnswerEnd(**{name: end[name] for name in AnswerEnd.__slots__})
 
 
-async def _events(response: httpx.Response) -> AsyncGenerator[Json]:
-    """Every event before [DONE]. httpx's aiter_lines would also cut at U+2028, which stands in JSON as it is."""
+async def _events(response: httpx2.Response) -> AsyncGenerator[Json]:
+    """Every event before [DONE]. httpx2's aiter_lines would also cut at U+2028, which stands in JSON as it is."""
     waiting = b""
     async for received in response.aiter_bytes():
         *lines, waiting = (waiting + received).split(b"\n")
@@ -111,7 +111,7 @@ async def _events(response: httpx.Response) -> AsyncGenerator[Json]:
     raise ServiceError("the answer broke off")
 
 
-def _refusal(response: httpx.Response) -> ServiceError:
+def _refusal(response: httpx2.Response) -> ServiceError:
     try:
         return ServiceError(response.json()["error"]["message"])
     except (ValueError, LookupError, TypeError):

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import grpc
-import httpx
+import httpx2
 import openai
 import pytest
 from hypothesis import settings
@@ -44,8 +44,8 @@ async def stub(service: Service) -> AsyncIterator["chat_pb2_grpc.ChatServiceAsyn
 
 
 @pytest.fixture
-async def http(service: Service) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=service.url, timeout=30) as client:
+async def http(service: Service) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=service.url, timeout=30) as client:
         yield client
 
 

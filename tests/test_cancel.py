@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import grpc
-import httpx
+import httpx2
 import pytest
 
 from http_bridge.upstream import Upstream
@@ -72,7 +72,7 @@ async def _read_all(stub: "chat_pb2_grpc.ChatServiceAsyncStub") -> None:
 async def test_http_stream_whose_client_leaves(gated: InProcessService) -> None:
     gated.runner.allow(3)
     async with (
-        httpx.AsyncClient(base_url=gated.url) as client,
+        httpx2.AsyncClient(base_url=gated.url) as client,
         client.stream("POST", CHAT, json=BODY | {"stream": True}) as response,
     ):
         await anext(response.aiter_lines())
@@ -82,7 +82,7 @@ async def test_http_stream_whose_client_leaves(gated: InProcessService) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_http_client_that_leaves_before_the_first_token(gated: InProcessService, stream: bool) -> None:
-    async with httpx.AsyncClient(base_url=gated.url) as client:
+    async with httpx2.AsyncClient(base_url=gated.url) as client:
         asking = asyncio.create_task(client.post(CHAT, json=BODY | {"stream": stream}))
         await until(lambda: gated.runner.sequence_count == 1)
         asking.cancel()
@@ -90,7 +90,7 @@ async def test_http_client_that_leaves_before_the_first_token(gated: InProcessSe
 
 
 async def test_whole_http_answer_whose_client_leaves(gated: InProcessService) -> None:
-    async with httpx.AsyncClient(base_url=gated.url) as client:
+    async with httpx2.AsyncClient(base_url=gated.url) as client:
         asking = asyncio.create_task(client.post(CHAT, json=BODY))
         gated.runner.allow(3)
         await until(lambda: gated.runner.step_count == 3)
@@ -134,7 +134,7 @@ async def test_neighbour_of_a_cancelled_request_is_answered() -> None:
 async def test_tasks_are_back_at_the_baseline_after_many_cancels() -> None:
     async with (
         in_process_service(FakeRunner()) as service,
-        httpx.AsyncClient(base_url=service.url, timeout=10) as client,
+        httpx2.AsyncClient(base_url=service.url, timeout=10) as client,
         grpc.aio.insecure_channel(service.grpc_address) as channel,
     ):
         stub = chat_pb2_grpc.ChatServiceStub(channel)

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import grpc
-import httpx
+import httpx2
 import pytest
 from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2
@@ -68,7 +68,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize("body", GOOD.values(), ids=GOOD.keys())
 async def test_http_answers_as_grpc_does(
-    body: dict[str, Any], http: httpx.AsyncClient, stub: "chat_pb2_grpc.ChatServiceAsyncStub"
+    body: dict[str, Any], http: httpx2.AsyncClient, stub: "chat_pb2_grpc.ChatServiceAsyncStub"
 ) -> None:
     over_http = (await http.post(CHAT, json=body)).raise_for_status().json()
     over_grpc = await stub.CreateChatCompletion(to_grpc(ChatCompletionRequest.model_validate(body)))
@@ -81,7 +81,7 @@ async def test_http_answers_as_grpc_does(
 
 
 @pytest.mark.parametrize("body", GOOD.values(), ids=GOOD.keys())
-async def test_streamed_answers_are_the_whole_ones(body: dict[str, Any], http: httpx.AsyncClient) -> None:
+async def test_streamed_answers_are_the_whole_ones(body: dict[str, Any], http: httpx2.AsyncClient) -> None:
     whole = (await http.post(CHAT, json=body | {"seed": 5})).json()
     streamed = await http.post(CHAT, json=body | {"seed": 5, "stream": True, "stream_options": {"include_usage": True}})
     *events, done = [line.removeprefix("data: ") for line in streamed.text.split("\n\n") if line]
@@ -98,7 +98,7 @@ async def test_streamed_answers_are_the_whole_ones(body: dict[str, Any], http: h
 
 @pytest.mark.parametrize(("fields", "param"), BAD, ids=lambda value: str(value)[:40])
 async def test_http_refuses_as_grpc_does(
-    fields: dict[str, Any], param: str, http: httpx.AsyncClient, stub: "chat_pb2_grpc.ChatServiceAsyncStub"
+    fields: dict[str, Any], param: str, http: httpx2.AsyncClient, stub: "chat_pb2_grpc.ChatServiceAsyncStub"
 ) -> None:
     body = {"messages": HELLO} | fields
     response = await http.post(CHAT, json=body)
@@ -132,7 +132,7 @@ def _field(error: grpc.aio.AioRpcError) -> str:
 
 
 @pytest.mark.parametrize("field", RANGES)
-async def test_ends_of_every_range_are_allowed(field: str, http: httpx.AsyncClient) -> None:
+async def test_ends_of_every_range_are_allowed(field: str, http: httpx2.AsyncClient) -> None:
     low, high = RANGES[field].low, RANGES[field].high
     for value in (low, high):
         body = {"messages": HELLO, "max_tokens": 1} | {field: value}
@@ -141,14 +141,14 @@ async def test_ends_of_every_range_are_allowed(field: str, http: httpx.AsyncClie
         assert response.status_code == (400 if too_long else 200), response.text
 
 
-async def test_documented_ranges_are_the_ones_that_are_enforced(http: httpx.AsyncClient) -> None:
+async def test_documented_ranges_are_the_ones_that_are_enforced(http: httpx2.AsyncClient) -> None:
     schema = (await http.get("/openapi.json")).json()["components"]["schemas"]["ChatCompletionRequest"]
     for field, allowed in RANGES.items():
         documented = next(kind for kind in schema["properties"][field]["anyOf"] if kind["type"] != "null")
         assert (documented["minimum"], documented["maximum"]) == (float(allowed.low), float(allowed.high))
 
 
-async def test_the_old_apps_request_gets_response_and_usage(http: httpx.AsyncClient) -> None:
+async def test_the_old_apps_request_gets_response_and_usage(http: httpx2.AsyncClient) -> None:
     body = {
         "messages": [{"role": "user", "content": "你好，介绍一下你自己"}],
         "temperature": 0.7, "top_p": 0.8, "max_tokens": 1024, "stream": False,
@@ -159,7 +159,7 @@ async def test_the_old_apps_request_gets_response_and_usage(http: httpx.AsyncCli
     assert set(answer["usage"]) == {"prompt_tokens", "completion_tokens", "total_tokens"}
 
 
-async def test_text_parts_are_joined_with_nothing_between(http: httpx.AsyncClient) -> None:
+async def test_text_parts_are_joined_with_nothing_between(http: httpx2.AsyncClient) -> None:
     whole = await http.post(CHAT, json={"messages": [{"role": "user", "content": "你好"}], "temperature": 0})
     parts = [{"type": "text", "text": "你"}, {"type": "text", "text": "好"}]
     joined = await http.post(CHAT, json={"messages": [{"role": "user", "content": parts}], "temperature": 0})
@@ -167,7 +167,7 @@ async def test_text_parts_are_joined_with_nothing_between(http: httpx.AsyncClien
     assert joined.json()["usage"] == whole.json()["usage"]
 
 
-async def test_neutral_values_of_unsupported_fields_are_accepted(http: httpx.AsyncClient) -> None:
+async def test_neutral_values_of_unsupported_fields_are_accepted(http: httpx2.AsyncClient) -> None:
     body = {
         "messages": HELLO, "max_tokens": 1, "n": 1, "presence_penalty": 0.0, "frequency_penalty": 0, "logprobs": False,
         "tools": None, "response_format": {"type": "text"}, "user": "u", "metadata": {"a": "b"}, "service_tier": "auto",

@@ -3,7 +3,7 @@
 import asyncio
 
 import grpc
-import httpx
+import httpx2
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -30,7 +30,7 @@ async def test_engine_failure_ends_every_call_and_turns_health() -> None:
             await health.Check(health_pb2.HealthCheckRequest())
         ).status == health_pb2.HealthCheckResponse.NOT_SERVING
         assert (await _outcome(stub.CreateChatCompletion(ASK))).code() is grpc.StatusCode.UNAVAILABLE
-        async with httpx.AsyncClient(base_url=service.url) as client:
+        async with httpx2.AsyncClient(base_url=service.url) as client:
             response = await client.post(CHAT, json=BODY)
             assert response.status_code == 503
             assert int(response.headers["Retry-After"]) >= 1

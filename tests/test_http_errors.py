@@ -5,8 +5,10 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
+
+from http_bridge.app import _event
 
 INSIDE = re.compile(r'Traceback|File "|0x[0-9a-f]{6,}|/usr/|/opt/|site-packages|<class|Error\b')
 CHAT = "/v1/chat/completions"
@@ -68,7 +70,7 @@ RAW: list[tuple[bytes, str]] = [
 ]
 
 
-def check(response: httpx.Response, status: int) -> str:
+def check(response: httpx2.Response, status: int) -> str:
     assert response.status_code == status, response.text
     assert len(response.content) <= 2048
     error = response.json()["error"]
@@ -79,19 +81,19 @@ def check(response: httpx.Response, status: int) -> str:
 
 
 @pytest.mark.parametrize(("fields", "message"), BODIES, ids=lambda value: str(value)[:40])
-async def test_bad_field_is_named(fields: dict[str, Any], message: str, http: httpx.AsyncClient) -> None:
+async def test_bad_field_is_named(fields: dict[str, Any], message: str, http: httpx2.AsyncClient) -> None:
     response = await http.post(CHAT, json={"messages": HELLO} | fields)
     assert message in check(response, 400)
 
 
 @pytest.mark.parametrize(("body", "message"), RAW, ids=lambda value: str(value)[:30])
-async def test_what_is_not_a_json_object_is_refused(body: bytes, message: str, http: httpx.AsyncClient) -> None:
+async def test_what_is_not_a_json_object_is_refused(body: bytes, message: str, http: httpx2.AsyncClient) -> None:
     response = await http.post(CHAT, content=body, headers={"Content-Type": "application/json"})
     assert message in check(response, 400)
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
-async def test_other_content_types_are_refused(kind: str, http: httpx.AsyncClient) -> None:
+async def test_other_content_types_are_refused(kind: str, http: httpx2.AsyncClient) -> None:
     response = await http.post(CHAT, content=json.dumps({"messages": HELLO}), headers={"Content-Type": kind})
     assert "application/json" in check(response, 415)
     squeezed = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
@@ -99,7 +101,7 @@ async def test_other_content_types_are_refused(kind: str, http: httpx.AsyncClien
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_body_over_the_limit_is_refused(chunked: bool, http: httpx.AsyncClient) -> None:
+async def test_body_over_the_limit_is_refused(chunked: bool, http: httpx2.AsyncClient) -> None:
     body = json.dumps({"messages": [{"role": "user", "content": "x" * (4 * 2**20)}]}).encode()
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -111,25 +113,25 @@ async def test_body_over_the_limit_is_refused(chunked: bool, http: httpx.AsyncCl
     assert "4194304 bytes" in check(response, 413)
 
 
-async def test_paths_and_methods_are_refused_in_the_same_form(http: httpx.AsyncClient) -> None:
+async def test_paths_and_methods_are_refused_in_the_same_form(http: httpx2.AsyncClient) -> None:
     assert check(await http.get("/nope"), 404) == "no such path"
     assert check(await http.get(CHAT), 405) == "this path does not take that method"
     assert check(await http.get("/v1/models/other"), 404).startswith("model:")
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon", "1e9"])
-async def test_bad_timeout_header_is_refused(value: str, http: httpx.AsyncClient) -> None:
+async def test_bad_timeout_header_is_refused(value: str, http: httpx2.AsyncClient) -> None:
     response = await http.post(CHAT, json={"messages": HELLO}, headers={"X-Request-Timeout": value})
     assert "X-Request-Timeout" in check(response, 400)
 
 
-async def test_timeout_header_becomes_the_deadline(http: httpx.AsyncClient) -> None:
+async def test_timeout_header_becomes_the_deadline(http: httpx2.AsyncClient) -> None:
     body = {"messages": HELLO, "ignore_eos": True, "max_tokens": 30_000}
     response = await http.post(CHAT, json=body, headers={"X-Request-Timeout": "0.3"})
     assert "longer than the request allowed" in check(response, 504)
 
 
-async def test_error_after_the_first_event_is_an_event_without_done(http: httpx.AsyncClient) -> None:
+async def test_error_after_the_first_event_is_an_event_without_done(http: httpx2.AsyncClient) -> None:
     body = {"messages": HELLO, "ignore_eos": True, "max_tokens": 30_000, "stream": True}
     response = await http.post(CHAT, json=body, headers={"X-Request-Timeout": "0.5"})
     assert response.status_code == 200
@@ -137,7 +139,7 @@ async def test_error_after_the_first_event_is_an_event_without_done(http: httpx.
     assert json.loads(last)["error"]["code"] == "deadline_exceeded"
 
 
-async def test_request_id_is_returned_where_it_is_fit(http: httpx.AsyncClient) -> None:
+async def test_request_id_is_returned_where_it_is_fit(http: httpx2.AsyncClient) -> None:
     sent = await http.get("/livez", headers={"X-Request-Id": "a.B-1_2"})
     assert sent.headers["x-request-id"] == "a.B-1_2"
     for unfit in ("x" * 200, "a b", "é"):
@@ -145,7 +147,13 @@ async def test_request_id_is_returned_where_it_is_fit(http: httpx.AsyncClient) -
         assert len(response.headers["x-request-id"]) == 32
 
 
-async def test_docs_show_examples_and_need_no_other_host(http: httpx.AsyncClient) -> None:
+def test_text_with_other_line_ends_stays_within_its_event() -> None:
+    event = _event({"content": "a\u2028b\u2029c\x85d\n你"})
+    assert len(event.splitlines()) == 2
+    assert json.loads(event.removeprefix("data: ")) == {"content": "a\u2028b\u2029c\x85d\n你"}
+
+
+async def test_docs_show_examples_and_need_no_other_host(http: httpx2.AsyncClient) -> None:
     page = (await http.get("/docs")).raise_for_status().text
     links = [part.split('"')[0] for part in page.split('src="')[1:] + page.split('href="')[1:]]
     assert links
@@ -158,7 +166,7 @@ async def test_docs_show_examples_and_need_no_other_host(http: httpx.AsyncClient
     )
 
 
-async def test_health_and_livez(http: httpx.AsyncClient) -> None:
+async def test_health_and_livez(http: httpx2.AsyncClient) -> None:
     health = (await http.get("/health")).raise_for_status().json()
     assert health["status"] == "ok"
     assert health["model"] == "demo"

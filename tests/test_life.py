@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import grpc
-import httpx
+import httpx2
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -90,7 +90,7 @@ async def test_health_is_not_serving_while_the_model_loads(slow_checkpoint: Path
     try:
         async with (
             grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel,
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{http_port}") as client,
+            httpx2.AsyncClient(base_url=f"http://127.0.0.1:{http_port}") as client,
         ):
             health = health_pb2_grpc.HealthStub(channel)
             assert (await health.Check(health_pb2.HealthCheckRequest())).status == SERVING
@@ -179,7 +179,7 @@ async def test_bridge_without_a_server_says_so_until_it_comes() -> None:
     server = None
     body = {"messages": [{"role": "user", "content": "Hello"}]}
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{http_port}", timeout=30) as client:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{http_port}", timeout=30) as client:
             assert (await client.get("/health")).json() == {"status": "unavailable"}
             refused = await client.post("/v1/chat/completions", json=body)
             assert refused.status_code == 503

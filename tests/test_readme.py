@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+import clients.config
 import http_bridge.config
 import inference_server.config
 from scripts.run import TRY_IT
@@ -84,7 +85,9 @@ def table_rows(name: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("name", READMES)
 @pytest.mark.parametrize(
-    "command", [inference_server.config.command(print), http_bridge.config.command(print)], ids=lambda c: c.name
+    "command",
+    [module.command(print) for module in (inference_server.config, http_bridge.config, clients.config)],
+    ids=lambda command: command.name,
 )
 def test_settings_table_is_what_the_program_takes(name: str, command: click.Command) -> None:
     rows = table_rows(name)
@@ -93,11 +96,8 @@ def test_settings_table_is_what_the_program_takes(name: str, command: click.Comm
     options = [option for option in command.params if isinstance(option, click.Option) and option.name != "help"]
     assert [f"`{option.opts[0]}`" for option in options] == list(documented)
     for option in options:
-        if (
-            option.default is not None
-            and not isinstance(option.default, bool)
-            and not isinstance(option.show_default, str)
-        ):
+        is_shown = isinstance(option.default, str | int) and not isinstance(option.default, bool)
+        if is_shown and not isinstance(option.show_default, str):
             assert documented[f"`{option.opts[0]}`"] == f"`{option.default}`"
 
 
