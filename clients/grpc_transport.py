@@ -10,6 +10,7 @@ from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 
 _MODEL_TIMEOUT_S = 5.0
 _OPTIONS = (
+    ("grpc.enable_http_proxy", 0),  # a proxy of the environment is for the outside
     # a server that comes back is found within a second, not within gRPC's two minutes
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 1000),

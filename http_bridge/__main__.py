@@ -36,7 +36,7 @@ def run(settings: Settings) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
-        timeout_graceful_shutdown=max(1, settings.drain_timeout_s),
+        timeout_graceful_shutdown=settings.drain_timeout_s,
     )
     listener = _listen(settings.host, settings.port)
     _log.info("HTTP on %s:%d for %s", settings.host, listener.getsockname()[1], settings.target)
@@ -48,10 +48,12 @@ def run(settings: Settings) -> None:
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         print(f"http_bridge: --port {port}: cannot listen on {host}:{port}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # without it each answer waits 40 ms for an ACK
+    return listener
 
 
 def main() -> None:

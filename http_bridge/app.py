@@ -21,6 +21,7 @@ from http_bridge.upstream import ClientGone, Upstream, first_unless_gone
 from protos.chat.v1 import chat_pb2
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _MAX_TIMEOUT_S = 86_400.0
 _NOBODY_READS_IT = 499  # nginx's number for a client that closed the request
 
@@ -79,10 +80,7 @@ def _upstream(request: Request) -> Upstream:
 def _timeout_s(x_request_timeout: Annotated[str | None, Header(description="Seconds.")] = None) -> float | None:
     if x_request_timeout is None:
         return None
-    try:
-        timeout_s = float(x_request_timeout)
-    except ValueError:
-        timeout_s = -1.0
+    timeout_s = float(x_request_timeout) if _SECONDS.fullmatch(x_request_timeout) else -1.0
     if not 0 < timeout_s <= _MAX_TIMEOUT_S:
         raise ApiError(400, f"X-Request-Timeout: expected seconds, above 0 and at most {_MAX_TIMEOUT_S:.0f}")
     return timeout_s
@@ -118,7 +116,7 @@ def _add_routes(app: FastAPI) -> None:
     async def model(model_id: str, upstream: _Upstream) -> Response:
         """Tells about one model."""
         served = await upstream.model()
-        if model_id not in (served.name, f"Qwen/{served.name}"):
+        if model_id.removeprefix("Qwen/") != served.name.removeprefix("Qwen/"):
             problem = f'model: not served here; this server has "{served.name}"'
             raise ApiError(404, problem, param="model", code="model_not_found")
         return JSONResponse(to_model_card(served))

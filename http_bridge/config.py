@@ -43,7 +43,7 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
     @_setting(
         "--drain-timeout-s",
         default=30,
-        type=click.IntRange(0, 3600),
+        type=click.IntRange(1, 3600),
         help="How long running answers may go on after SIGTERM.",
     )
     @_setting(

@@ -21,6 +21,7 @@ from protos.chat.v1.ranges import RANGES
 _log = logging.getLogger(__name__)
 _DETAILS_KEY = "grpc-status-details-bin"  # where gRPC keeps a google.rpc.Status
 _SHOWN_CHARACTERS = 40
+UNION_TAGS = ("<text>", "<parts>")  # places in pydantic's errors that are no fields
 _QUOTED = "'([^']*)'"
 
 
@@ -97,9 +98,12 @@ def _without_details(code: grpc.StatusCode, mapped: _Mapped) -> ApiError:
         return ApiError(413, "the request is larger than the inference server accepts", code="request_too_large")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return ApiError(mapped.status_code, "the answer took longer than the request allowed", code=mapped.code)
-    return ApiError(
-        mapped.status_code, "the inference server cannot be reached", code=mapped.code, headers={"Retry-After": "2"}
-    )
+    return unreachable()
+
+
+def unreachable() -> ApiError:
+    """The inference server does not answer."""
+    return ApiError(503, "the inference server cannot be reached", code="unavailable", headers={"Retry-After": "2"})
 
 
 def _details(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
@@ -112,7 +116,7 @@ def _details(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
 def from_schema(error: RequestValidationError) -> ApiError:
     """The first problem alone, with the field's name and what it may be."""
     problem = error.errors()[0]
-    path = [part for part in problem["loc"][1:] if not str(part).startswith("<")]  # without "body" and union tags
+    path = [part for part in problem["loc"][1:] if part not in UNION_TAGS]  # without "body"
     if problem["type"] == "unsupported":
         path.append(problem["ctx"]["field"])
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
@@ -122,8 +126,9 @@ def from_schema(error: RequestValidationError) -> ApiError:
 
 def _expected(field: str, problem: Mapping[str, Any]) -> str:
     got = _got(problem.get("input"))
-    if field in RANGES:
-        return f"expected {RANGES[field]}{got}"
+    ranged = "max_tokens" if field == "max_completion_tokens" else field
+    if ranged in RANGES and problem["type"] != "unsupported":
+        return f"expected {RANGES[ranged]}{got}"
     match problem["type"]:
         case "missing":
             return "required"
@@ -184,7 +189,9 @@ def install_error_handlers(app: FastAPI) -> None:
     async def own_fault(request: Request, error: Exception) -> JSONResponse:
         request_id = request.scope["state"].get("request_id", "-")
         _log.error("request %s failed", request_id, exc_info=error)
-        return await api_error(request, ApiError(500, f"internal error, request id {request_id}"))
+        # it leaves outside of RequestIds, so it has to bring the header itself
+        fault = ApiError(500, f"internal error, request id {request_id}", headers={"X-Request-Id": request_id})
+        return await api_error(request, fault)
 
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, schema_error)

@@ -39,10 +39,15 @@ class TextPart(_Strict):
 
 
 def _content_kind(content: object) -> str:
-    return "<parts>" if isinstance(content, list) else "<text>"  # the brackets tell errors.py that no field is meant
+    return "<parts>" if isinstance(content, list) else "<text>"  # errors.py leaves these out
 
 
 _TextParts = TypeAliasType("_TextParts", Annotated[list[TextPart], FailFast()])
+_StopTexts = TypeAliasType("_StopTexts", Annotated[list[str], FailFast()])
+
+
+# What OpenAI's SDK writes into an answer's message, and users send back with it, where there is nothing to say.
+_UNSET_IN_MESSAGES: Final = ("annotations", "audio", "function_call", "name", "refusal", "tool_calls", "tool_call_id")
 
 
 class Message(_Strict):
@@ -54,11 +59,19 @@ class Message(_Strict):
         Discriminator(_content_kind),
     ] = Field(description="What is said: text, or text parts that are joined with nothing between.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_unset(cls, message: object) -> object:
+        if not isinstance(message, dict):
+            return message
+        return {name: value for name, value in message.items() if value is not None or name not in _UNSET_IN_MESSAGES}
+
 
 class StreamOptions(_Strict):
     """How to stream."""
 
     include_usage: bool | None = Field(default=None, description="Adds a last event that has the token counts.")
+    include_obfuscation: Literal[False] | None = Field(default=None, description="Not supported.")
 
 
 def _one_as_list(value: object) -> object:
@@ -92,7 +105,7 @@ class ChatCompletionRequest(_Strict):
     max_completion_tokens: int | None = Field(
         default=None, ge=RANGES["max_tokens"].low, le=RANGES["max_tokens"].high, description="The same as max_tokens."
     )
-    stop: Annotated[list[str] | None, BeforeValidator(_one_as_list)] = Field(
+    stop: Annotated[_StopTexts | None, BeforeValidator(_one_as_list)] = Field(
         default=None,
         description=f"Texts that end the answer: one, or a list of at most {MAX_STOP_TEXTS}, "
         f"of 1 to {MAX_STOP_CHARACTERS} characters.",
@@ -113,7 +126,7 @@ class ChatCompletionRequest(_Strict):
         """Names what is not supported; a value that asks for nothing is as good as none."""
         if not isinstance(body, dict):
             return body
-        for field in _UNSUPPORTED.keys() & body.keys():
+        for field in (field for field in _UNSUPPORTED if field in body):
             asked = body[field]
             if not any(
                 asked == value and isinstance(asked, bool) == isinstance(value, bool) for value in _UNSUPPORTED[field]

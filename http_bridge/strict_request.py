@@ -12,6 +12,8 @@ from http_bridge.errors import ApiError
 
 _MAX_INTEGER_DIGITS = 40
 _MAX_DEPTH = 64
+_MAX_NAMES = 256
+_JSON_TYPE = re.compile(r"application/json\s*(;\s*charset=\"?utf-8\"?\s*)?", re.IGNORECASE)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -36,7 +38,7 @@ class StrictRequest(Request):
         return parse_json(await self.body())
 
     def _require_json_type(self) -> None:
-        if not self.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
+        if not _JSON_TYPE.fullmatch(self.headers.get("content-type", "")):
             raise ApiError(415, "Content-Type: expected application/json")
         if self.headers.get("content-encoding", "identity") != "identity":
             raise ApiError(415, "Content-Encoding: not supported")
@@ -86,6 +88,8 @@ def _depth_over(value: object, limit: int) -> bool:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > _MAX_NAMES:  # each would be looked at
+        raise ApiError(400, f"body: an object of more than {_MAX_NAMES} names")
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ApiError(400, "body: an object has the same name twice")

@@ -8,12 +8,13 @@ import grpc
 from fastapi import Request
 from grpc.aio import Metadata
 
-from http_bridge.errors import ApiError, from_grpc
+from http_bridge.errors import ApiError, from_grpc, unreachable
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 
 _T = TypeVar("_T")
 _MODEL_TIMEOUT_S = 5.0
 _OPTIONS = (
+    ("grpc.enable_http_proxy", 0),  # a proxy of the environment is for the outside
     ("grpc.lb_policy_name", "round_robin"),
     # a server that comes back is found within a second, not within gRPC's two minutes
     ("grpc.initial_reconnect_backoff_ms", 200),
@@ -42,7 +43,7 @@ class Upstream:
         try:
             return await self._stub.GetModel(chat_pb2.GetModelRequest(), timeout=_MODEL_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
-            raise from_grpc(error) from error
+            raise unreachable() if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else from_grpc(error) from error
 
     async def create(
         self, request: chat_pb2.ChatCompletionRequest, request_id: str, timeout_s: float | None, client: Request

@@ -17,6 +17,7 @@ def run(settings: Settings) -> None:
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     # imported after the settings are known to be good: --help and a typing error should not wait for it
+    from inference_server.progress import restore_cursor
     from inference_server.server import serve
 
     try:
@@ -24,6 +25,7 @@ def run(settings: Settings) -> None:
     except StartupError as error:
         print(f"inference_server: {error}", file=sys.stderr)
         exit_code = 2
+    restore_cursor()
     logging.shutdown()
     os._exit(exit_code)  # a load or a step that is stuck must not keep the process
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from inference_server.chat.reply import Reply, Vocabulary
 from inference_server.chat.types import ChatRequest
 from inference_server.engine.types import FinishReason, SamplingParams, TokenEvent
-from inference_server.errors import PromptTooLong, UnknownModel
+from inference_server.errors import EngineFailed, PromptTooLong, UnknownModel
 
 if TYPE_CHECKING:  # these two bring torch and transformers, which take seconds to import
     from inference_server.chat.prompt import PromptEncoder
@@ -21,8 +21,9 @@ if TYPE_CHECKING:  # these two bring torch and transformers, which take seconds 
 
 _log = logging.getLogger(__name__)
 
-# Rendering and tokenising this many characters takes about a millisecond; longer prompts go to a worker thread.
+# A prompt of this many characters takes a few milliseconds; longer ones go to a worker thread.
 _INLINE_CHARACTERS = 2_000
+_CHARACTERS_A_TURN = 20  # what the template adds
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +79,20 @@ class Completion:
         self._arrived_s = arrived_s
         self._first_event: TokenEvent | None = None
         self._last_event: TokenEvent | None = None
+        self._has_failed = False
 
     async def deltas(self) -> AsyncGenerator[Delta]:
         """Yields the answer as it grows, several tokens at once where they have waited. Closing it stops the work."""
-        async with aclosing(self._engine.generate(self._prompt_token_ids, self._params)) as arrivals:
-            async for events in arrivals:
-                delta = self._take(events)
-                yield delta
-                if delta.finish_reason:
-                    return
+        try:
+            async with aclosing(self._engine.generate(self._prompt_token_ids, self._params)) as arrivals:
+                async for events in arrivals:
+                    delta = self._take(events)
+                    yield delta
+                    if delta.finish_reason:
+                        return
+        except EngineFailed:
+            self._has_failed = True
+            raise
 
     def timings(self) -> Timings:
         """To be called when at least one token has come."""
@@ -103,7 +109,7 @@ class Completion:
 
     def log_end(self, request_id: str) -> None:
         """One line a request, however it ended."""
-        reason = self.finish_reason.value if self.finish_reason else "cancelled"
+        reason = self.finish_reason.value if self.finish_reason else "failed" if self._has_failed else "cancelled"
         first_ms = f"{self.timings().time_to_first_token_ms:.1f}" if self._first_event else "-"
         _log.info(
             "%s request_id=%s prompt_tokens=%d completion_tokens=%d ttft_ms=%s total_ms=%.1f reason=%s",
@@ -160,7 +166,8 @@ class Completions:
         return Completion(self._engine, Reply(self._vocabulary, request.stop), prompt_token_ids, params, arrived_s)
 
     async def _encode(self, request: ChatRequest) -> tuple[int, ...]:
-        if sum(len(message.content) for message in request.messages) <= _INLINE_CHARACTERS:
+        characters = sum(len(message.content) + _CHARACTERS_A_TURN for message in request.messages)
+        if characters <= _INLINE_CHARACTERS:
             return tuple(self._encoder.encode(request.messages))
         return tuple(await asyncio.to_thread(self._encoder.encode, request.messages))
 

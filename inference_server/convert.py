@@ -26,7 +26,7 @@ def to_chat_request(request: chat_pb2.ChatCompletionRequest, max_messages: int) 
     """Raises InvalidField, naming the first field at fault and what it may be."""
     if not 1 <= len(request.messages) <= max_messages:
         raise InvalidField("messages", f"expected 1 to {max_messages} messages, got {len(request.messages)}")
-    ranged = {name: request.__getattribute__(name) if request.HasField(name) else None for name in RANGES}
+    ranged = {name: getattr(request, name) if request.HasField(name) else None for name in RANGES}
     for name, value in ranged.items():
         if value is not None and value not in RANGES[name]:
             raise InvalidField(name, f"expected {RANGES[name]}, got {value}")

@@ -39,6 +39,13 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # t
                 sent = status
             await change.wait()
 
+    async def List(self, request: health_pb2.HealthListRequest, context: _Context) -> health_pb2.HealthListResponse:
+        """Both statuses now."""
+        statuses = {
+            name: health_pb2.HealthCheckResponse(status=self._status(name)) for name in ("", self._chat_service_name)
+        }
+        return health_pb2.HealthListResponse(statuses=statuses)
+
     def _status(self, service: str) -> int:
         phase = self._state.phase
         if service == "":

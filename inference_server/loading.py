@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
 
 import transformers
 
@@ -15,12 +14,11 @@ from inference_server.chat.prompt import PromptEncoder
 from inference_server.completion import Completions, SamplingDefaults
 from inference_server.config import Settings
 from inference_server.engine.engine import Engine
-from inference_server.engine.model_loader import LoadedModel, load_model, read_config
+from inference_server.engine.model_loader import LoadedModel, load_model, read_config, read_generation_config
 from inference_server.engine.model_runner import ModelRunner
 from inference_server.errors import StartupError
 from inference_server.servicer import LoadedService
-
-_T = TypeVar("_T")
+from protos.chat.v1.ranges import RANGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +27,8 @@ class LoadedParts:
 
     encoder: PromptEncoder
     model: LoadedModel
+    defaults: SamplingDefaults
+    stop_token_ids: frozenset[int]
     max_context_tokens: int
 
 
@@ -38,33 +38,43 @@ def load_parts(checkpoint_dir: Path, settings: Settings, on_progress: Callable[[
         raise StartupError(f"--model {checkpoint_dir}: no such directory; `make download` gets Qwen3, demo is built in")
     transformers.logging.set_verbosity_error()  # what it warns of is refused below, or of no consequence
     config = read_config(checkpoint_dir)
-    encoder = PromptEncoder(checkpoint_dir)
-    model = load_model(checkpoint_dir, config, settings.device, settings.dtype, on_progress)
-    longest = model.config.max_position_embeddings
+    longest = config.max_position_embeddings
     if (settings.max_context_tokens or 0) > longest:
         raise StartupError(f"--max-context-tokens: this model has at most {longest}, got {settings.max_context_tokens}")
-    return LoadedParts(encoder, model, settings.max_context_tokens or longest)
+    generation = read_generation_config(checkpoint_dir)
+    stop = config.eos_token_id if generation.eos_token_id is None else generation.eos_token_id
+    return LoadedParts(
+        encoder=PromptEncoder(checkpoint_dir),
+        model=load_model(checkpoint_dir, config, settings.device, settings.dtype, on_progress),
+        defaults=_sampling_defaults(checkpoint_dir, generation),
+        stop_token_ids=frozenset([stop] if isinstance(stop, int) else stop or ()),
+        max_context_tokens=settings.max_context_tokens or longest,
+    )
 
 
 def assemble(
     parts: LoadedParts, served_name: str, on_failure: Callable[[BaseException], None]
 ) -> tuple[Engine, LoadedService]:
     """Starts the engine on the running event loop."""
-    generation = parts.model.generation
-    defaults = SamplingDefaults(
-        temperature=_or(generation.temperature, 1.0), top_p=_or(generation.top_p, 1.0), top_k=_or(generation.top_k, 0)
-    )
-    engine = Engine(ModelRunner(parts.model), parts.model.stop_token_ids, on_failure)
+    engine = Engine(ModelRunner(parts.model), parts.stop_token_ids, on_failure)
     engine.start()
-    names = (served_name, f"Qwen/{served_name}")
-    completions = Completions(engine, parts.encoder, defaults, names, parts.max_context_tokens)
+    bare = served_name.removeprefix("Qwen/")
+    names = (served_name, bare, f"Qwen/{bare}")
     return engine, LoadedService(
-        completions=completions,
+        completions=Completions(engine, parts.encoder, parts.defaults, names, parts.max_context_tokens),
         dtype=str(parts.model.dtype).removeprefix("torch."),
         device=parts.model.device.type,
         versions={name: version(name) for name in ("torch", "transformers", "grpcio")},
     )
 
 
-def _or(value: _T | None, default: _T) -> _T:
-    return default if value is None else value
+def _sampling_defaults(checkpoint_dir: Path, generation: transformers.GenerationConfig) -> SamplingDefaults:
+    chosen = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+    for name in chosen:
+        value = getattr(generation, name)
+        if value is None:
+            continue
+        if not isinstance(value, int | float) or value not in RANGES[name]:
+            raise StartupError(f"{checkpoint_dir}/generation_config.json: {name}: expected {RANGES[name]}, got {value}")
+        chosen[name] = value
+    return SamplingDefaults(chosen["temperature"], chosen["top_p"], int(chosen["top_k"]))

@@ -32,6 +32,11 @@ def shown_progress(what: str) -> Iterator[Show]:
         yield lambda percent: bar.update(task, completed=percent)
 
 
+def restore_cursor() -> None:
+    """For a process that ends without waiting for a bar that hides the terminal's cursor."""
+    Console(stderr=True).show_cursor(True)
+
+
 class _LogLines:
     """A line at most every two seconds, and one at the end."""
 

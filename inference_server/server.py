@@ -17,9 +17,9 @@ from inference_server.boundary import ErrorBoundary
 from inference_server.chat.types import ChatRequest, Message, Role
 from inference_server.config import Settings
 from inference_server.demo_model import CHECKPOINT_DIR
-from inference_server.errors import StartupError
+from inference_server.errors import EngineFailed, StartupError
 from inference_server.health import HealthServicer
-from inference_server.progress import shown_progress
+from inference_server.progress import restore_cursor, shown_progress
 from inference_server.reflection import add_reflection
 from inference_server.service_state import Phase, ServiceState
 from inference_server.servicer import ChatServicer, ServedModel
@@ -49,9 +49,11 @@ async def serve(settings: Settings) -> int:
     try:
         parts = await _until(stopping, _load(settings, state))
         if parts:
-            engine = await _make_ready(parts, servicer, state, stopping)
+            engine = await _until(stopping, _make_ready(parts, servicer, state, stopping))
         await stopping.wait()
         return 1 if state.phase is Phase.FAILED else await _drain(settings.drain_timeout_s, state)
+    except EngineFailed:  # while it warmed up; its traceback is in the log
+        return 1
     finally:
         await server.stop(_CLOSE_S)
         if engine:
@@ -62,6 +64,7 @@ async def serve(settings: Settings) -> int:
 def _on_signals(stopping: asyncio.Event) -> None:
     def on_signal() -> None:
         if stopping.is_set():
+            restore_cursor()
             os._exit(1)
         stopping.set()
 
@@ -94,7 +97,9 @@ def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
     try:
         return server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     except RuntimeError as error:
-        raise StartupError(f"--port {port}: cannot listen on {host}:{port}; is another server running?") from error
+        raise StartupError(
+            f"--port {port}: cannot listen on {host}:{port}; the port is taken, or the address is not this machine's"
+        ) from error
 
 
 async def _load(settings: Settings, state: ServiceState) -> "LoadedParts":

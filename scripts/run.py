@@ -8,6 +8,7 @@ import ctypes
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +21,6 @@ from types import FrameType
 _POLL_S = 0.1
 _AT_ONCE_S = 0.25
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_STOP_S = 40.0  # above the drain timeout of both
 _PR_SET_PDEATHSIG = 1  # Linux: the kernel signals a process when its parent dies
 TRY_IT = """
   HTTP   http://localhost:{http_port}/v1/chat/completions   (API page: http://localhost:{http_port}/docs)
@@ -73,13 +73,17 @@ def main() -> int:
     """Returns the exit code: 0 after a signal, else that of the program that ended by itself."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--grpc-port", default="50051")
-    parser.add_argument("--http-port", default="8000")
+    parser.add_argument("--grpc-port", type=int, default=50051)
+    parser.add_argument("--http-port", type=int, default=8000)
     options = parser.parse_args()
+    for port in (options.grpc_port, options.http_port):
+        if _is_taken(port):  # somebody else's service would look healthy
+            print(f"port {port} is taken; GRPC_PORT and HTTP_PORT choose others", file=sys.stderr)
+            return 2
     signals = Signals()
     _die_with_parent()
-    server = _start("inference_server", "--model", options.model, "--port", options.grpc_port)
-    bridge = _start("http_bridge", "--target", f"localhost:{options.grpc_port}", "--port", options.http_port)
+    server = _start("inference_server", "--model", options.model, "--port", str(options.grpc_port))
+    bridge = _start("http_bridge", "--target", f"localhost:{options.grpc_port}", "--port", str(options.http_port))
     try:
         if _wait(lambda: _is_healthy(options.http_port), server, bridge, signals):
             print(TRY_IT.format(http_port=options.http_port, grpc_port=options.grpc_port), flush=True)
@@ -88,6 +92,14 @@ def main() -> int:
         return 0 if signals.count else next(iter(ended), 1)
     finally:
         _stop(server, bridge, signals)
+
+
+def _is_taken(port: int) -> bool:
+    try:
+        socket.create_server(("0.0.0.0", port)).close()
+    except OSError:
+        return True
+    return False
 
 
 def _start(module: str, *arguments: str) -> "subprocess.Popen[bytes]":
@@ -112,9 +124,10 @@ def _wait(
     return False
 
 
-def _is_healthy(http_port: str) -> bool:
+def _is_healthy(http_port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{http_port}/health", timeout=2) as answer:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy is for the outside
+        with opener.open(f"http://127.0.0.1:{http_port}/health", timeout=2) as answer:
             return bool(json.load(answer)["status"] == "ok")
     except (OSError, urllib.error.URLError, ValueError):
         return False
@@ -126,8 +139,7 @@ def _stop(server: "subprocess.Popen[bytes]", bridge: "subprocess.Popen[bytes]", 
     for process in (bridge, server):
         if process.poll() is None:
             process.terminate()
-        end_s = time.monotonic() + _STOP_S
-        while process.poll() is None and time.monotonic() < end_s and signals.count < allowed:
+        while process.poll() is None and signals.count < allowed:  # each ends its drain by itself
             time.sleep(_POLL_S / 4)
     for process in (bridge, server):
         if process.poll() is None:

@@ -82,9 +82,9 @@ def start_server(*flags: str, env: dict[str, str] | None = None) -> tuple[Progra
     return program, int(program.wait_for(r"gRPC on 127\.0\.0\.1:(\d+)").group(1))
 
 
-def start_bridge(target: str, *flags: str) -> tuple[Program, int]:
+def start_bridge(target: str, *flags: str, env: dict[str, str] | None = None) -> tuple[Program, int]:
     """A bridge on a free port."""
     program = Program(
-        sys.executable, "-m", "http_bridge", "--target", target, "--host", "127.0.0.1", "--port", "0", *flags
+        sys.executable, "-m", "http_bridge", "--target", target, "--host", "127.0.0.1", "--port", "0", *flags, env=env
     )
     return program, int(program.wait_for(r"HTTP on 127\.0\.0\.1:(\d+)").group(1))

@@ -88,6 +88,17 @@ async def test_failure_ends_waiting_and_later_calls_and_is_told_once() -> None:
     await engine.stop()
 
 
+async def test_step_that_is_stuck_does_not_keep_the_engine_from_stopping() -> None:
+    runner = FakeRunner(gated=True)
+    engine = engine_of(runner)
+    asking = asyncio.ensure_future(collect(engine, greedy()))
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(engine.stop(), 30)
+    assert not asking.done()
+    runner.allow(1)
+    asking.cancel()
+
+
 async def test_tokens_that_nobody_read_in_time_come_together() -> None:
     runner = FakeRunner()
     engine = engine_of(runner)

@@ -28,12 +28,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def change_config(**fields: object) -> Breakage:
-    def change(directory: Path) -> None:
-        path = directory / "config.json"
+def change(name: str, **fields: object) -> Breakage:
+    def change_file(directory: Path) -> None:
+        path = directory / name
         path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
-    return change
+    return change_file
+
+
+def change_config(**fields: object) -> Breakage:
+    return change("config.json", **fields)
 
 
 def remove(name: str) -> Breakage:
@@ -71,6 +75,13 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     "too many layers": (change_config(num_hidden_layers=4, layer_types=["full_attention"] * 4), "weights are missing"),
     "too few layers": (change_config(num_hidden_layers=2, layer_types=["full_attention"] * 2), "unexpected weight"),
     "layers do not agree": (change_config(num_hidden_layers=2), "cannot be read"),
+    "index is not JSON": (lambda d: (d / "model.safetensors.index.json").write_text("["), "as an index of weights"),
+    "index without a map": (lambda d: (d / "model.safetensors.index.json").write_text("{}"), "as an index of weights"),
+    "negative size": (change_config(hidden_size=-8), "no model can be built"),
+    "generation is not JSON": (lambda d: (d / "generation_config.json").write_text("{"), "cannot be read"),
+    "hot": (change("generation_config.json", temperature="hot"), "config.json"),
+    "hotter": (change("generation_config.json", temperature=9.0), "expected a number from 0.0 to 2.0, got 9.0"),
+    "broken template": (change("tokenizer_config.json", chat_template="{% if %}"), "template cannot be rendered"),
     "scaled rotary": (change_config(rope_scaling={"rope_type": "yarn", "factor": 4.0}), "only default is supported"),
 }
 
@@ -119,3 +130,13 @@ def test_memory_is_checked_before_a_weight_is_read(whole: Path, monkeypatch: pyt
     with pytest.raises(StartupError, match="too little memory"):
         load_model(whole, read_config(whole), "cpu", "auto", shares.append)
     assert shares == []
+
+
+def test_page_cache_of_a_container_counts_as_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inference_server.engine.device._CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("1000000000\n")
+    (tmp_path / "memory.current").write_text("990000000\n")
+    (tmp_path / "memory.stat").write_text("anon 10000000\nactive_file 500000000\ninactive_file 400000000\n")
+    require_memory(400_000_000, torch.bfloat16, torch.device("cpu"))
+    with pytest.raises(StartupError, match="too little memory"):
+        require_memory(500_000_000, torch.bfloat16, torch.device("cpu"))

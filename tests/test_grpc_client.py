@@ -130,6 +130,11 @@ async def test_health_answers_kubernetes_probes(service: Service) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await health.Check(health_pb2.HealthCheckRequest(service="other"))
         assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+        listed = await health.List(health_pb2.HealthListRequest())
+        assert {name: answer.status for name, answer in listed.statuses.items()} == {
+            "": health_pb2.HealthCheckResponse.SERVING,
+            "chat.v1.ChatService": health_pb2.HealthCheckResponse.SERVING,
+        }
         watch = health.Watch(health_pb2.HealthCheckRequest(service="chat.v1.ChatService"))
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         watch.cancel()

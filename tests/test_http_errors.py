@@ -39,6 +39,10 @@ BODIES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"messages": [{}] * 100_000}, "messages[0].role: required"),
     ({"messages": "hi"}, "messages: expected a list, got a string"),
+    ({"stop": [0] * 100_000}, "stop[0]: expected a string, got 0"),
+    ({"max_completion_tokens": 0}, "max_completion_tokens: expected an integer from 1 to 2147483647, got 0"),
+    ({str(number): 1 for number in range(1000)}, "body: an object of more than 256 names"),
+    ({"messages": [{"role": "user", "content": "", "tool_calls": []}]}, "messages[0].tool_calls: not a field"),
     ({"n": 2}, "n: not supported"),
     ({"n": True}, "n: not supported"),
     ({"tools": [{}]}, "tools: not supported"),
@@ -92,7 +96,9 @@ async def test_what_is_not_a_json_object_is_refused(body: bytes, message: str, h
     assert message in check(response, 400)
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/json; charset=evil", "application/x-www-form-urlencoded", ""]
+)
 async def test_other_content_types_are_refused(kind: str, http: httpx2.AsyncClient) -> None:
     response = await http.post(CHAT, content=json.dumps({"messages": HELLO}), headers={"Content-Type": kind})
     assert "application/json" in check(response, 415)
@@ -119,7 +125,7 @@ async def test_paths_and_methods_are_refused_in_the_same_form(http: httpx2.Async
     assert check(await http.get("/v1/models/other"), 404).startswith("model:")
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon", "1e9"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon", "1e9", "1_0", ""])
 async def test_bad_timeout_header_is_refused(value: str, http: httpx2.AsyncClient) -> None:
     response = await http.post(CHAT, json={"messages": HELLO}, headers={"X-Request-Timeout": value})
     assert "X-Request-Timeout" in check(response, 400)

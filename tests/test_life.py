@@ -13,8 +13,10 @@ import httpx2
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+import http_bridge.__main__
 from inference_server.demo_model import CHECKPOINT_DIR
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
+from tests.conftest import Service
 from tests.programs import ROOT, Program, start_bridge, start_server
 from tests.test_grpc_client import request
 
@@ -195,6 +197,30 @@ async def test_bridge_without_a_server_says_so_until_it_comes() -> None:
         bridge.stop()
         if server:
             server.stop()
+
+
+async def test_proxy_of_the_environment_is_not_asked_for_the_server(service: Service) -> None:
+    proxy = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    bridge, http_port = start_bridge(service.grpc_address, env=proxy)
+    try:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{http_port}", timeout=30) as client:
+            assert (await client.get("/health")).json()["status"] == "ok"
+    finally:
+        bridge.stop()
+
+
+def test_answers_of_the_bridge_do_not_wait_for_acknowledgements() -> None:
+    with http_bridge.__main__._listen("127.0.0.1", 0) as listener:
+        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_make_run_on_a_taken_port_is_one_line_and_says_nothing_of_a_service() -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        program = Program("make", "run", f"HTTP_PORT={port}", f"GRPC_PORT={_free_ports(1)[0]}", cwd=ROOT)
+        assert program.wait() == 2
+    assert f"port {port} is taken" in program.output
+    assert "Try it" not in program.output
 
 
 def _processes_of(session: int) -> list[str]:

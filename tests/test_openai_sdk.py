@@ -1,5 +1,7 @@
 """The OpenAI SDK as a client of the bridge."""
 
+from typing import Any
+
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
@@ -77,6 +79,14 @@ async def test_sdk_gets_typed_errors(sdk: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as long:
         await sdk.chat.completions.create(model="demo", messages=ENGLISH, max_tokens=10**6)
     assert long.value.code == "context_length_exceeded"
+
+
+async def test_answers_message_can_be_sent_back_as_the_sdk_holds_it(sdk: openai.AsyncOpenAI) -> None:
+    first = await sdk.chat.completions.create(model="demo", messages=ENGLISH, temperature=0)
+    said: Any = first.choices[0].message.model_dump()
+    history: list[Any] = [*ENGLISH, said, {"role": "user", "content": "Thanks"}]
+    again = await sdk.chat.completions.create(model="demo", messages=history, temperature=0)
+    assert again.choices[0].message.content
 
 
 async def test_sdk_lists_and_retrieves_the_model(sdk: openai.AsyncOpenAI) -> None:

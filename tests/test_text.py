@@ -1,6 +1,8 @@
 """Text in and out: prompts are what the template makes of them, replies are whole characters."""
 
 import random
+import threading
+import time
 import unicodedata
 
 import pytest
@@ -66,6 +68,24 @@ def test_no_content_brings_a_control_token(content: str) -> None:
     token_ids = ENCODER.encode([user(content)])
     assert [i for i in token_ids if i in CONTROL_IDS] == expected
     assert unicodedata.normalize("NFC", content) in TOKENIZER.decode(token_ids)
+
+
+def test_other_threads_run_while_a_long_prompt_is_encoded() -> None:
+    text, running, turns = "some words and 一些字 " * 100_000, threading.Event(), 0
+
+    def encode() -> None:
+        running.set()
+        ENCODER.encode([user(text)])
+        running.clear()
+
+    thread = threading.Thread(target=encode)
+    thread.start()
+    running.wait()
+    while running.is_set():
+        turns += 1
+        time.sleep(0.001)
+    thread.join()
+    assert turns > 50
 
 
 def pushed(token_ids: list[int], stop: tuple[str, ...] = ()) -> tuple[list[str], bool]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from inference_server.chat.types import Message
+from inference_server.chat.types import Message, Role
 from inference_server.errors import StartupError
 
 _NONCHARACTER = "\ufdd0"  # Unicode reserves it for a program's own use
@@ -35,6 +35,10 @@ class PromptEncoder:
         longest_first = sorted(self._control_ids, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first)))
         self._text_tokenizer = without_added_tokens(self.tokenizer)
+        try:
+            self.encode([Message(Role.USER, "")])
+        except Exception as error:  # whatever a broken template does
+            raise StartupError(f"{checkpoint_dir}: the chat template cannot be rendered") from error
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """The prompt's token ids, ending where the assistant's answer begins.
@@ -58,7 +62,9 @@ class PromptEncoder:
         return self._control.sub(lambda control: control.group()[0] + marker + control.group()[1:], text)
 
     def _encode_text(self, text: str) -> list[int]:
-        ids: list[int] = self._text_tokenizer.encode(text, add_special_tokens=False).ids
+        # the batch call lets other threads run meanwhile, the single one holds Python's lock for seconds on long text
+        [encoding] = self._text_tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        ids: list[int] = encoding.ids
         return ids
 
 

@@ -47,7 +47,13 @@ def _free_bytes(device: torch.device) -> int:
         return torch.cuda.mem_get_info()[0]
     free: int = psutil.virtual_memory().available
     try:
-        limit, used = ((_CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        limit, used, parts = ((_CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current", "stat"))
     except OSError:
         return free
-    return free if limit == "max" else min(free, int(limit) - int(used))
+    if limit == "max":
+        return free
+    # files in the page cache count as used, and give way to the weights
+    cached = sum(
+        int(line.split()[1]) for line in parts.splitlines() if line.startswith(("active_file", "inactive_file"))
+    )
+    return min(free, int(limit) - int(used) + cached)

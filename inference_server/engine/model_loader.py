@@ -22,19 +22,12 @@ from inference_server.errors import StartupError
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that is ready to run, and what its checkpoint says about using it."""
+    """A model that is ready to run."""
 
     module: Qwen3
     config: Qwen3Config
-    generation: GenerationConfig
     device: torch.device
     dtype: torch.dtype
-
-    @property
-    def stop_token_ids(self) -> frozenset[int]:
-        """Every id that ends an answer."""
-        stop = self.generation.eos_token_id if self.generation.eos_token_id is not None else self.config.eos_token_id
-        return frozenset([stop] if isinstance(stop, int) else stop or [])
 
 
 def load_model(
@@ -47,15 +40,18 @@ def load_model(
     """
     target = choose_device(device)
     weight_dtype = choose_dtype(dtype, target, config.dtype)
-    with init_empty_weights():
-        module = Qwen3(config)
+    try:
+        with init_empty_weights():
+            module = Qwen3(config)
+    except Exception as error:  # negative or missing sizes
+        raise StartupError(f"{checkpoint_dir}/config.json: no model can be built from its sizes") from error
     published = module.published_parameters(tied=config.tie_word_embeddings)
     require_memory(sum(parameter.numel() for _, parameter in published), weight_dtype, target)
     module.to(weight_dtype).to_empty(device=target)
     if config.tie_word_embeddings:
         module.output.weight = module.embedding.weight
     _fill(module, config, checkpoint_dir, on_progress)
-    return LoadedModel(module.eval(), config, _read_generation_config(checkpoint_dir), target, weight_dtype)
+    return LoadedModel(module.eval(), config, target, weight_dtype)
 
 
 @torch.no_grad()
@@ -99,10 +95,14 @@ def read_config(checkpoint_dir: Path) -> Qwen3Config:
     return config
 
 
-def _read_generation_config(checkpoint_dir: Path) -> GenerationConfig:
+def read_generation_config(checkpoint_dir: Path) -> GenerationConfig:
+    """What the checkpoint says about using it; empty where it says nothing. Raises StartupError."""
     if not (checkpoint_dir / "generation_config.json").is_file():
         return GenerationConfig()
-    return GenerationConfig.from_pretrained(checkpoint_dir, local_files_only=True)
+    try:
+        return GenerationConfig.from_pretrained(checkpoint_dir, local_files_only=True)
+    except Exception as error:  # its checks raise many kinds
+        raise StartupError(f"{checkpoint_dir}/generation_config.json: cannot be read") from error
 
 
 def _read_weights(checkpoint_dir: Path) -> Iterator[tuple[str, torch.Tensor, float]]:
@@ -124,7 +124,10 @@ def _read_weights(checkpoint_dir: Path) -> Iterator[tuple[str, torch.Tensor, flo
 def _shard_paths(checkpoint_dir: Path) -> list[Path]:
     index = checkpoint_dir / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        try:
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StartupError(f"{index}: cannot be read as an index of weights") from error
     else:
         names = ["model.safetensors"]
     absent = [name for name in names if not (checkpoint_dir / name).is_file()]
