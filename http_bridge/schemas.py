@@ -42,8 +42,8 @@ def _content_kind(content: object) -> str:
     return "<parts>" if isinstance(content, list) else "<text>"  # errors.py leaves these out
 
 
-_TextParts = TypeAliasType("_TextParts", Annotated[list[TextPart], FailFast()])
-_StopTexts = TypeAliasType("_StopTexts", Annotated[list[str], FailFast()])
+_TextParts = TypeAliasType("TextParts", Annotated[list[TextPart], FailFast()])
+_StopTexts = TypeAliasType("StopTexts", Annotated[list[str], FailFast()])
 
 
 # What OpenAI's SDK writes into an answer's message, and users send back with it, where there is nothing to say.
@@ -181,8 +181,36 @@ class Choice(BaseModel):
     token_ids: list[int] | None = Field(default=None, description="Where return_token_ids asks for them.")
 
 
+_ANSWER: Final[dict[str, Any]] = {
+    "id": "chatcmpl-6450c89ded9b463d957f76a5189d67d6",
+    "object": "chat.completion",
+    "created": 1795438924,
+    "model": "Qwen3-4B-Instruct-2507",
+    "response": "你好！我是 Qwen3。",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "你好！我是 Qwen3。"},
+            "finish_reason": "stop",
+            "logprobs": None,
+        }
+    ],
+    "usage": {"prompt_tokens": 13, "completion_tokens": 8, "total_tokens": 21},
+    "seed": 6252585028277354,
+    "timings": {
+        "queue_ms": 0.573,
+        "prefill_ms": 6.994,
+        "time_to_first_token_ms": 7.567,
+        "decode_ms": 150.388,
+        "tokens_per_second": 46.546,
+    },
+}
+
+
 class ChatCompletion(BaseModel):
     """OpenAI's chat completion, and `response`: the first choice's text."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_ANSWER]})
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from http_bridge.app import _event
+from http_bridge.schemas import ChatCompletion
 
 INSIDE = re.compile(r'Traceback|File "|0x[0-9a-f]{6,}|/usr/|/opt/|site-packages|<class|Error\b')
 CHAT = "/v1/chat/completions"
@@ -167,6 +168,9 @@ async def test_docs_show_examples_and_need_no_other_host(http: httpx2.AsyncClien
         assert link.startswith("/")
         (await http.get(link)).raise_for_status()
     schema = (await http.get("/openapi.json")).raise_for_status().json()
+    [answer] = schema["components"]["schemas"]["ChatCompletion"]["examples"]
+    assert ChatCompletion.model_validate(answer).response == answer["choices"][0]["message"]["content"]
+    assert set(schema["paths"]["/v1/chat/completions"]["post"]["responses"]) == {"200", "default"}
     assert "你好" in json.dumps(
         schema["components"]["schemas"]["ChatCompletionRequest"]["examples"], ensure_ascii=False
     )
