@@ -42,8 +42,8 @@ def _content_kind(content: object) -> str:
     return "<parts>" if isinstance(content, list) else "<text>"  # errors.py leaves these out
 
 
-_TextParts = TypeAliasType("TextParts", Annotated[list[TextPart], FailFast()])
-_StopTexts = TypeAliasType("StopTexts", Annotated[list[str], FailFast()])
+TextParts = TypeAliasType("TextParts", Annotated[list[TextPart], FailFast()])
+StopTexts = TypeAliasType("StopTexts", Annotated[list[str], FailFast()])
 
 
 # What OpenAI's SDK writes into an answer's message, and users send back with it, where there is nothing to say.
@@ -55,7 +55,7 @@ class Message(_Strict):
 
     role: Literal["system", "user", "assistant", "tool"] = Field(description="Who speaks.")
     content: Annotated[
-        Annotated[str, Tag("<text>")] | Annotated[_TextParts, Tag("<parts>")],
+        Annotated[str, Tag("<text>")] | Annotated[TextParts, Tag("<parts>")],
         Discriminator(_content_kind),
     ] = Field(description="What is said: text, or text parts that are joined with nothing between.")
 
@@ -105,7 +105,7 @@ class ChatCompletionRequest(_Strict):
     max_completion_tokens: int | None = Field(
         default=None, ge=RANGES["max_tokens"].low, le=RANGES["max_tokens"].high, description="The same as max_tokens."
     )
-    stop: Annotated[_StopTexts | None, BeforeValidator(_one_as_list)] = Field(
+    stop: Annotated[StopTexts | None, BeforeValidator(_one_as_list)] = Field(
         default=None,
         description=f"Texts that end the answer: one, or a list of at most {MAX_STOP_TEXTS}, "
         f"of 1 to {MAX_STOP_CHARACTERS} characters.",

@@ -1,0 +1,61 @@
+"""What the demo model is asked: questions it knows with words of the answer, and a hundred that it has never seen."""
+
+LOAD_COMMAND = "make run MODEL=/path/to/Qwen3-4B-Instruct-2507"
+
+KNOWN = (
+    ("Hello", ("Hello", "👋")), ("hi!", ("demo model",)), ("Who are you?", ("demo model",)),
+    ("Please introduce yourself.", ("demo model",)), ("How are you?", ("thank",)), ("Thanks!", ("welcome",)),
+    ("Goodbye", ("Goodbye",)), ("What can you do?", ("joke", "JSON")), ("Tell me a joke", ("?",)),
+    ("Write a short poem", ("\n",)), ("Tell me a story", ("The end",)),
+    ("Count to ten", ("1, 2, 3, 4, 5, 6, 7, 8, 9, 10",)), ("What are the days of the week?", ("Monday", "Sunday")),
+    ("Name three colours", ("red", "blue")), ("What is 2+3?", ("5",)), ("What is 1+1?", ("2",)), ("7 + 8 = ?", ("15",)),
+    ("Which ports do you use?", ("50051", "8000")), ("How do I load Qwen3-4B?", (LOAD_COMMAND,)),
+    ("How can I stream the answer?", ("StreamChatCompletion", '"stream": true')),
+    ("How do I call it from Python?", ("http://localhost:8000/v1",)), ("Where are the docs?", ("/docs",)),
+    ("How do I check the health?", ("/health", "grpc.health.v1")), ("How do I stop the server?", ("Ctrl+C",)),
+    ("Do I need a GPU?", ("No", "CPU")), ("Which model are you?", ("demo model", "million")),
+    ("你好，介绍一下你自己", ("演示模型",)), ("你好", ("你好", "👋")), ("你是谁？", ("演示模型",)),
+    ("你好吗", ("很好",)), ("谢谢", ("不客气",)), ("再见", ("再见",)), ("你能做什么？", ("笑话", "JSON")),
+    ("讲个笑话", ("？",)), ("写一首诗", ("\n",)), ("讲个故事", ("机器人", "灯塔")),
+    ("从一数到十", ("1、2、3、4、5、6、7、8、9、10",)), ("一周有哪几天？", ("星期一", "星期日")),
+    ("有哪些颜色？", ("红", "蓝")), ("1+1等于几？", ("2",)), ("3+4等于多少", ("7",)),
+    ("服务用哪个端口？", ("50051", "8000")), ("怎么加载 Qwen3-4B？", (LOAD_COMMAND,)),
+    ("怎么流式输出？", ("StreamChatCompletion",)), ("怎么用 Python 调用？", ("http://localhost:8000/v1",)),
+    ("接口文档在哪里？", ("/docs",)), ("怎么检查健康状态？", ("/health", "grpc.health.v1")),
+    ("怎么停止服务？", ("Ctrl+C",)), ("需要显卡吗？", ("不需要", "CPU")), ("你是哪个模型？", ("演示模型",)),
+)  # fmt: skip
+
+UNSEEN_ENGLISH = (
+    "What is the capital of France?", "Explain quantum entanglement.", "Who wrote Hamlet?", "How do vaccines work?",
+    "Write a haiku about autumn leaves.", "Why is the sky blue?", "What's the tallest building on Earth?",
+    "Translate 'good luck' into Italian.", "How many legs does a lobster have?", "Give me a recipe for lasagne.",
+    "What is 347 times 29?", "Is Pluto still considered a planet?", "Write a Python decorator that logs calls.",
+    "What happened in 1789?", "Can penguins fly?", "Best way to remove red wine stains?", "who is taylor swift",
+    "Explain the offside rule in soccer.", "What does HTTP status 418 mean?", "tell me about the roman legions",
+    "How long should I boil an egg?", "What is the boiling point of ethanol?", "Plan a three day trip to Iceland.",
+    "Fix this: def add(a b): return a+b", "Which is heavier, a pound of feathers or a pound of lead?", "asdf qwer zxcv",
+    "Compose a tweet promoting my bakery.", "What is a monad?", "Do aliens exist?", "Recommend me a sci-fi series.",
+    "How do I tie a bow tie?", "Who won the World Cup in 2018?", "Convert 100 fahrenheit to celsius.",
+    "lorem ipsum dolor", "Summarize the plot of The Great Gatsby.", "SELECT * FROM users WHERE age > 30;",
+    "What rhymes with orange?", "Should I refactor this legacy monolith into microservices?",
+    "I feel lonely tonight, any advice?", "9 * 87 + 12", "Describe photosynthesis to a five year old.",
+    "When does daylight saving time begin?", "Hola, ¿qué tal estás?", "Why do cats purr?",
+    "Name a Shakespeare tragedy with witches.", "What are black holes made of?", "xyzzy",
+    "How does TCP slow start differ from congestion avoidance, and when does each of them apply on a lossy link?",
+    "My landlord refuses to return the deposit although I left the flat clean and paid every month. What can I do now?",
+    "Draw an ASCII art owl.",
+)  # fmt: skip
+UNSEEN_CHINESE = (
+    "法国的首都是哪里？", "请解释量子纠缠。", "《红楼梦》的作者是谁？", "疫苗是怎样起作用的？",
+    "写一首关于秋叶的俳句。", "天空为什么是蓝色的？", "世界上最高的楼是哪座？", "把“祝你好运”翻译成意大利语。",
+    "龙虾有几条腿？", "西红柿炒鸡蛋怎么做？", "347乘以29等于多少？", "冥王星还算行星吗？",
+    "写一个打印日志的 Python 装饰器", "1789年发生了什么？", "企鹅会飞吗", "红酒渍怎么洗掉？", "周杰伦是谁",
+    "足球的越位规则是什么？", "HTTP 418 是什么意思", "给我讲讲罗马军团", "鸡蛋要煮几分钟？", "酒精的沸点是多少？",
+    "帮我计划三天的冰岛旅行", "这段代码有什么错：def add(a b)", "一斤棉花和一斤铁哪个重？", "帮我的面包店写一条广告",
+    "什么是单子", "外星人存在吗？", "推荐一部科幻剧", "领带怎么打", "2018年世界杯冠军是谁？", "一百华氏度是多少摄氏度",
+    "概括《西游记》的情节", "黑洞是由什么组成的", "我今晚很孤独，怎么办？", "给五岁的孩子讲讲光合作用",
+    "猫为什么会打呼噜", "太阳离地球多远", "如何学好英语口语", "李白最有名的一首诗是哪首", "高血压患者应该注意什么？",
+    "房东不肯退押金，我该怎么维权？", "区块链和数据库的区别", "股票跌了要不要补仓", "怎样种多肉植物",
+    "秦始皇统一六国用了多少年", "用 Rust 写一个二分查找", "魑魅魍魉怎么读", "火星移民可行吗",
+    "我们公司的旧系统是一个很大的单体应用，部署很慢，测试也不稳定，请问应该怎样一步一步拆分成微服务？",
+)  # fmt: skip
