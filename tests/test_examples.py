@@ -24,7 +24,7 @@ def test_there_is_a_test_for_every_example() -> None:
 
 def test_grpc_stubs_example_streams_an_answer(service: Service) -> None:
     output = run(sys.executable, "-m", "clients.examples.grpc_stubs", service.grpc_address)
-    assert "Qwen3" in output
+    assert "演示模型" in output
     assert "tokens" in output.splitlines()[-1]
 
 
