@@ -100,10 +100,12 @@ async def test_step_that_is_stuck_does_not_keep_the_engine_from_stopping() -> No
 
 
 async def test_tokens_that_nobody_read_in_time_come_together() -> None:
-    runner = FakeRunner()
+    runner = FakeRunner(gated=True)
     engine = engine_of(runner)
     arrivals = engine.generate((1, 2), greedy(50))
+    runner.allow(1)
     first = await anext(arrivals)
+    runner.allow(49)
     while runner.step_count < 50:
         await asyncio.sleep(0.01)
     rest = [arrived async for arrived in arrivals]
