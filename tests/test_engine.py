@@ -96,6 +96,7 @@ async def test_step_that_is_stuck_does_not_keep_the_engine_from_stopping() -> No
     await asyncio.wait_for(engine.stop(), 30)
     assert not asking.done()
     runner.allow(1)
+    await engine.stop()  # the thread must have ended before the loop closes
     asking.cancel()
 
 
