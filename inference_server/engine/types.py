@@ -15,7 +15,9 @@ class FinishReason(enum.Enum):
 class SamplingParams:
     """How the tokens of one sequence are chosen, every default resolved.
 
-    temperature: 0 is greedy. top_k: 0 keeps all. max_tokens: at least 1.
+    temperature: 0 is greedy. top_k: 0 keeps all. max_tokens: at least 1. min_tokens: no stop id comes before so many.
+    logit_bias: (token id, what is added to its logit). stop_token_ids: beside the model's own, and also with ignore_eos.
+    top_logprobs: how many likely tokens are told with each token's own log-probability; None tells neither.
     """
 
     temperature: float
@@ -23,17 +25,26 @@ class SamplingParams:
     top_k: int
     seed: int
     max_tokens: int
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    min_tokens: int = 0
+    stop_token_ids: frozenset[int] = frozenset()
     ignore_eos: bool = False
+    top_logprobs: int | None = None
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Sequence:
     """One answer in the making. The engine thread alone changes it."""
 
     prompt_token_ids: tuple[int, ...]
     params: SamplingParams
-    token_ids: list[int] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)  # of the answer; resumed ones are there from the start
     computed_count: int = 0  # of prompt and answer tokens, how many the cache holds
+    cached_count: int = 0  # of the prompt's tokens, how many were in the cache when it was first scheduled
     started_s: float | None = None  # time.perf_counter() at the first step
 
     @property
@@ -49,6 +60,22 @@ class Sequence:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """The model's raw log-softmax: of the token, and of the likeliest ones as (token id, logprob), likeliest first."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SampledToken:
+    """What the sampler picked for one row."""
+
+    token_id: int
+    logprobs: TokenLogprobs | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TokenEvent:
     """One generated token. Times are time.perf_counter() seconds."""
 
@@ -56,3 +83,5 @@ class TokenEvent:
     finish_reason: FinishReason | None
     started_s: float  # when the sequence's first step began
     sampled_s: float
+    logprobs: TokenLogprobs | None = None
+    cached_count: int = 0  # of the prompt's tokens, how many came from the cache
