@@ -23,11 +23,27 @@ class Settings:
     device: str
     dtype: str
     max_context_tokens: int | None
+    max_sequences: int
+    max_step_tokens: int | None
+    kv_cache_gib: float | None
+    gpu_memory_fraction: float
+    prefix_caching: bool
+    stall_timeout_s: int
     max_messages: int
     max_message_bytes: int
     reflection: bool
     drain_timeout_s: int
     log_level: str
+
+
+class _Number(click.FloatRange):
+    """click's own takes NaN, which is in no range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number != number:
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
 
 
 def _setting(name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -58,7 +74,37 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
         default=None,
         type=click.IntRange(min=16),
         help="Most tokens of prompt and answer together.",
-        show_default="the model's own",
+        show_default="what the KV cache holds for one request, up to the model's own",
+    )
+    @_setting("--max-sequences", default=128, type=click.IntRange(1, 1024), help="Most requests that run at once.")
+    @_setting(
+        "--max-step-tokens",
+        default=None,
+        type=click.IntRange(4, 65536),
+        help="Budget of one step: decode tokens, and prompt tokens in what they leave (at least a quarter).",
+        show_default="512 on cuda, 64 on cpu",
+    )
+    @_setting(
+        "--kv-cache-gib",
+        default=None,
+        type=_Number(0.001, 4096),
+        help="Memory of the KV cache on a CPU.",
+        show_default="4, at most half of what is free and 8 longest requests",
+    )
+    @_setting(
+        "--gpu-memory-fraction",
+        default=0.9,
+        type=_Number(0.1, 1.0),
+        help="Share of the GPU's memory for weights, KV cache and work.",
+    )
+    @_setting(
+        "--prefix-caching/--no-prefix-caching", default=True, help="Keeps the KV cache of beginnings seen before."
+    )
+    @_setting(
+        "--stall-timeout-s",
+        default=5,
+        type=click.IntRange(1, 3600),
+        help="Work but no finished step for so long: health is NOT_SERVING; for three times so long: exit.",
     )
     @_setting("--max-messages", default=1024, type=click.IntRange(1, 65536), help="Most messages of one request.")
     @_setting(

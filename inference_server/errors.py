@@ -54,3 +54,16 @@ class EngineFailed(Unavailable):
 
     def __init__(self) -> None:
         super().__init__("the engine has failed", retry_after_s=5)
+
+
+class OutOfMemory(RequestError):
+    """The request's step found no memory, although it ran alone."""
+
+    retry_after_s = 5
+
+    def __init__(self) -> None:
+        super().__init__("there is too little memory for this request now")
+
+
+class SequenceFailed(Exception):
+    """One answer could not be continued; the others go on. For the log: its sender only hears of an internal error."""

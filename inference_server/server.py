@@ -23,6 +23,7 @@ from inference_server.progress import restore_cursor, shown_progress
 from inference_server.reflection import add_reflection
 from inference_server.service_state import Phase, ServiceState
 from inference_server.servicer import ChatServicer, ServedModel
+from inference_server.watchdog import watch
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 
 if TYPE_CHECKING:
@@ -46,15 +47,18 @@ async def serve(settings: Settings) -> int:
     await server.start()
     _log.info("gRPC on %s:%d, loading %s", settings.host, port, settings.model)
     engine: Engine | None = None
+    background: set[asyncio.Task[None]] = set()
     try:
         parts = await _until(stopping, _load(settings, state))
         if parts:
-            engine = await _until(stopping, _make_ready(parts, servicer, state, stopping))
+            engine = await _until(stopping, _make_ready(parts, settings, servicer, state, stopping, background))
         await stopping.wait()
         return 1 if state.phase is Phase.FAILED else await _drain(settings.drain_timeout_s, state)
     except EngineFailed:  # while it warmed up; its traceback is in the log
         return 1
     finally:
+        for task in background:
+            task.cancel()
         await server.stop(_CLOSE_S)
         if engine:
             await engine.stop()
@@ -124,9 +128,14 @@ async def _load(settings: Settings, state: ServiceState) -> "LoadedParts":
 
 
 async def _make_ready(
-    parts: "LoadedParts", servicer: ChatServicer, state: ServiceState, stopping: asyncio.Event
+    parts: "LoadedParts",
+    settings: Settings,
+    servicer: ChatServicer,
+    state: ServiceState,
+    stopping: asyncio.Event,
+    background: set[asyncio.Task[None]],
 ) -> "Engine":
-    """Starts the engine, runs one answer through it and opens for chats."""
+    """Starts the engine and its watchdog, runs one answer through and opens for chats."""
     from inference_server.loading import assemble
 
     def on_failure(_: BaseException) -> None:
@@ -134,6 +143,7 @@ async def _make_ready(
         stopping.set()
 
     engine, servicer.loaded = assemble(parts, servicer.served.name, on_failure)
+    background.add(asyncio.create_task(watch(engine, state, settings.stall_timeout_s)))
     warm_up = ChatRequest(
         model=None, messages=(Message(Role.USER, "Hello"),), temperature=None, top_p=None, top_k=None, seed=0,
         max_tokens=2, stop=(), ignore_eos=True, return_token_ids=False,
@@ -154,7 +164,7 @@ async def _drain(timeout_s: int, state: ServiceState) -> int:
         await asyncio.wait_for(state.idle(), timeout_s)
     except TimeoutError:
         _log.warning("some chats were still running after %d s", timeout_s)
-    return 0
+    return 1 if state.phase is Phase.FAILED else 0
 
 
 async def _until(stopping: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T | None:

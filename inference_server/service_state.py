@@ -9,10 +9,11 @@ from inference_server.errors import EngineFailed, Unavailable
 
 
 class Phase(enum.Enum):
-    """LOADING to READY to DRAINING; FAILED from anywhere, for good."""
+    """LOADING to READY to DRAINING, with STALLED and back on the way; FAILED from anywhere, for good."""
 
     LOADING = "loading"
     READY = "ready"
+    STALLED = "stalled"
     DRAINING = "draining"
     FAILED = "failed"
 
@@ -57,6 +58,8 @@ class ServiceState:
         match self.phase:
             case Phase.LOADING:
                 raise Unavailable(f"the model is loading ({self.load_percent} %)", retry_after_s=2)
+            case Phase.STALLED:
+                raise Unavailable("the engine does not get on", retry_after_s=5)
             case Phase.DRAINING:
                 raise Unavailable("the server is ending", retry_after_s=1)
             case Phase.FAILED:

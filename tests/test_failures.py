@@ -125,7 +125,7 @@ def test_too_little_memory_is_said_with_the_arithmetic() -> None:
 
 
 def test_memory_is_checked_before_a_weight_is_read(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inference_server.engine.device._free_bytes", lambda device: 1000)
+    monkeypatch.setattr("inference_server.engine.device.free_bytes", lambda device: 1000)
     shares: list[float] = []
     with pytest.raises(StartupError, match="too little memory"):
         load_model(whole, read_config(whole), "cpu", "auto", shares.append)

@@ -34,15 +34,17 @@ def choose_dtype(asked: str, device: torch.device, published: str | torch.dtype 
 
 def require_memory(parameter_count: int, dtype: torch.dtype, device: torch.device) -> None:
     """Raises StartupError where the weights alone do not fit."""
-    needed_bytes, free_bytes = parameter_count * dtype.itemsize, _free_bytes(device)
-    if needed_bytes > free_bytes:
+    needed_bytes, available_bytes = parameter_count * dtype.itemsize, free_bytes(device)
+    if needed_bytes > available_bytes:
         arithmetic = f"{parameter_count / 1e9:.2f} B parameters x {dtype.itemsize} bytes = {needed_bytes / 1e9:.2f} GB"
         raise StartupError(
-            f"--model: too little memory for the weights: {arithmetic}, {free_bytes / 1e9:.2f} GB free on {device.type}"
+            f"--model: too little memory for the weights: {arithmetic}, "
+            f"{available_bytes / 1e9:.2f} GB free on {device.type}"
         )
 
 
-def _free_bytes(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be used: the GPU's, or the machine's within the container's limit."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info()[0]
     free: int = psutil.virtual_memory().available

@@ -4,17 +4,19 @@ Knows tokens. The text of requests and answers, and gRPC, are the callers' busin
 """
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from functools import partial
 
-from inference_server.engine.model_runner import ModelRunner
-from inference_server.engine.sampler import SamplingRow, sample
-from inference_server.engine.types import FinishReason, SamplingParams, Sequence, TokenEvent
+from inference_server.engine.kv_cache import CacheUse
+from inference_server.engine.scheduler import Counts, Scheduler
+from inference_server.engine.step import NotFinite, Step
+from inference_server.engine.types import SampledToken, SamplingParams, Sequence, TokenEvent
 from inference_server.errors import EngineFailed
 
 _log = logging.getLogger(__name__)
@@ -35,47 +37,66 @@ class _Stop:
     """Ends the thread."""
 
 
+@dataclass(frozen=True, slots=True)
+class EngineUse:
+    """What the engine is doing, and has done since its start."""
+
+    running_count: int
+    waiting_count: int
+    counts: Counts
+    cache: CacheUse
+
+
 class _Mail:
     """What a caller has not read yet of its sequence's events. Lives on the event loop."""
 
     def __init__(self) -> None:
         self._events: list[TokenEvent] = []
         self._arrived = asyncio.Event()
-        self._failed = False
+        self._error: Exception | None = None
 
-    def put(self, event: TokenEvent) -> None:
-        self._events.append(event)
-        self._arrived.set()
-
-    def fail(self) -> None:
-        self._failed = True
+    def put(self, event: TokenEvent | Exception) -> None:
+        if isinstance(event, TokenEvent):
+            self._events.append(event)
+        else:
+            self._error = event
         self._arrived.set()
 
     async def take(self) -> list[TokenEvent]:
-        """All that has arrived, at least one. Raises EngineFailed."""
+        """All that has arrived, at least one; raises the error that ended the sequence when all before it is read."""
         await self._arrived.wait()
-        if self._failed:
-            raise EngineFailed
-        self._arrived.clear()
+        if not self._events and self._error:
+            raise self._error
         events, self._events = self._events, []
+        if not self._error:
+            self._arrived.clear()
         return events
 
 
 class Engine:
-    """Generates tokens for many callers, one sequence at a time, first come first served."""
+    """Generates tokens for many callers at once."""
 
-    def __init__(
-        self, runner: ModelRunner, stop_token_ids: frozenset[int], on_failure: Callable[[BaseException], None]
-    ) -> None:
+    def __init__(self, step: Step, scheduler: Scheduler, on_failure: Callable[[BaseException], None]) -> None:
         """on_failure is called on the event loop, once, when the thread has ended by an exception."""
-        self._runner = runner
-        self._stop_token_ids = stop_token_ids
+        self._step = step
+        self._scheduler = scheduler
         self._on_failure = on_failure
         self._inbox: queue.SimpleQueue[_Add | _Cancel | _Stop] = queue.SimpleQueue()
-        self._waiting: deque[Sequence] = deque()  # the engine thread's; the first one runs
         self._mails: dict[Sequence, _Mail] = {}  # the event loop's
         self._failed = False
+        self.step_count = 0  # steps that have ended
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step should end some time soon."""
+        return not self._inbox.empty() or self._has_sequences()
+
+    @property
+    def use(self) -> EngineUse:
+        """Numbers for people and monitors; taken while the engine runs, so not all of one moment."""
+        scheduler = self._scheduler
+        return EngineUse(scheduler.running_count, scheduler.waiting_count, scheduler.counts, scheduler.cache.use)
 
     def start(self) -> None:
         """To be called on the event loop that the callers of `generate` run on."""
@@ -89,81 +110,89 @@ class Engine:
         while self._thread.is_alive() and time.monotonic() < end_s:  # noqa: ASYNC110 - a thread sets no asyncio event
             await asyncio.sleep(0.01)
 
+    def give_up(self) -> None:
+        """Ends every call with EngineFailed; for a thread that is stuck. To be called on the event loop."""
+        self._fail(TimeoutError("the engine's thread is stuck"))
+
     async def generate(
-        self, prompt_token_ids: tuple[int, ...], params: SamplingParams
+        self, prompt_token_ids: tuple[int, ...], params: SamplingParams, resumed_token_ids: tuple[int, ...] = ()
     ) -> AsyncGenerator[list[TokenEvent]]:
         """Yields whatever tokens have arrived, in order, until one has a finish reason.
 
+        resumed_token_ids: the first tokens of the answer, which are not generated again; fewer than max_tokens.
         Closing the generator early cancels the sequence: the engine drops it before its next step.
-        Raises EngineFailed.
+        Raises EngineFailed, and OutOfMemory or SequenceFailed for what befalls this sequence alone.
         """
         if self._failed:
             raise EngineFailed
-        sequence, mail, finished = Sequence(prompt_token_ids, params), _Mail(), False
+        sequence, mail, ended = Sequence(prompt_token_ids, params, list(resumed_token_ids)), _Mail(), False
         self._mails[sequence] = mail
         self._inbox.put(_Add(sequence))
         try:
-            while not finished:
+            while not ended:
                 events = await mail.take()
-                finished = events[-1].finish_reason is not None
+                ended = events[-1].finish_reason is not None
                 yield events
         finally:
             del self._mails[sequence]
-            if not finished:
+            if not ended:
                 self._inbox.put(_Cancel(sequence))
 
     def _run(self) -> None:
         try:
             while self._read_inbox():
-                if self._waiting:
-                    self._step(self._waiting[0])
+                self._take_step()
         except BaseException as error:
             _log.exception("the engine has failed")
-            self._loop.call_soon_threadsafe(self._fail, error)
+            self._call_back(partial(self._fail, error))
 
     def _read_inbox(self) -> bool:
         """Takes in what has come, waiting only when there is nothing to run. False: the thread shall end."""
-        while not (self._waiting and self._inbox.empty()):
+        while not (self._has_sequences() and self._inbox.empty()):
             match self._inbox.get():
                 case _Add(sequence):
-                    self._waiting.append(sequence)
-                case _Cancel(sequence) if sequence in self._waiting:
-                    self._drop(sequence)
+                    self._scheduler.add(sequence)
+                case _Cancel(sequence):
+                    self._scheduler.cancel(sequence)
                 case _Stop():
                     return False
         return True
 
-    def _step(self, sequence: Sequence) -> None:
-        sequence.started_s = sequence.started_s or time.perf_counter()
-        logits = self._runner.forward(sequence)  # [1, V]
-        if logits is None:
-            return
-        [token_id] = sample(logits, [SamplingRow(sequence.params, position=len(sequence.token_ids))])
-        sequence.token_ids.append(token_id)
-        finish_reason = self._finish_reason(sequence, token_id)
-        if finish_reason:
-            self._drop(sequence)
-        event = TokenEvent(token_id, finish_reason, sequence.started_s, time.perf_counter())
-        self._loop.call_soon_threadsafe(self._deliver, sequence, event)
+    def _take_step(self) -> None:
+        chunks = self._scheduler.schedule()
+        outcomes = self._step.run(chunks)
+        events: list[tuple[Sequence, TokenEvent | Exception]] = []
+        for chunk, outcome in zip(chunks, outcomes, strict=True):
+            if outcome is None or isinstance(outcome, SampledToken):
+                event = self._scheduler.advance(chunk, outcome)
+                if event:
+                    events.append((chunk.sequence, event))
+            else:
+                if isinstance(outcome, NotFinite):
+                    self._step.clear(self._scheduler.distrust(chunk.sequence))
+                self._scheduler.fail(chunk.sequence)
+                events.append((chunk.sequence, outcome))
+        self.step_count += 1
+        if events:
+            self._call_back(partial(self._deliver, events))
 
-    def _finish_reason(self, sequence: Sequence, token_id: int) -> FinishReason | None:
-        if token_id in self._stop_token_ids and not sequence.params.ignore_eos:
-            return FinishReason.STOP
-        if len(sequence.token_ids) >= sequence.params.max_tokens:
-            return FinishReason.LENGTH
-        return None
+    def _has_sequences(self) -> bool:
+        return bool(self._scheduler.running_count or self._scheduler.waiting_count)
 
-    def _drop(self, sequence: Sequence) -> None:
-        self._waiting.remove(sequence)
-        self._runner.release(sequence)
+    def _call_back(self, function: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(function)
 
-    def _deliver(self, sequence: Sequence, event: TokenEvent) -> None:
-        mail = self._mails.get(sequence)
-        if mail:  # its caller may have left meanwhile
-            mail.put(event)
+    def _deliver(self, events: list[tuple[Sequence, TokenEvent | Exception]]) -> None:
+        for sequence, event in events:
+            mail = self._mails.get(sequence)
+            if mail:  # its caller may have left meanwhile
+                mail.put(event)
 
     def _fail(self, error: BaseException) -> None:
+        if self._failed:
+            return
         self._failed = True
         for mail in self._mails.values():
-            mail.fail()
+            mail.put(EngineFailed())
         self._on_failure(error)

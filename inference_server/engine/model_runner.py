@@ -1,43 +1,71 @@
-"""A sequence's next tokens through the model. Owns all device memory; called by the engine thread alone."""
+"""The tokens of one step through the model. Owns all device memory; called by the engine's thread alone.
+
+What a step is made of is the scheduler's business, what is made of its logits the sampler's.
+"""
+
+from collections.abc import Sequence as Rows
 
 import torch
 
-from inference_server.engine.attention import SequenceCache
+from inference_server.engine.attention.types import Attention
+from inference_server.engine.decode_graphs import DecodeGraphs
+from inference_server.engine.kv_cache import SCRATCH_BLOCK
 from inference_server.engine.model_loader import LoadedModel
-from inference_server.engine.types import Sequence
-
-# Prompt tokens per step: a cancelled request stops within two such steps, however long its prompt.
-_CHUNK_TOKENS = 512
+from inference_server.engine.types import NO_SAMPLING, Chunk, Sequence
 
 
 class ModelRunner:
-    """Runs one sequence at a time."""
+    """Runs steps. Decode steps on CUDA are replayed graphs where `graph_sizes` are given."""
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, attention: Attention, graph_sizes: Rows[int] = ()) -> None:
         self._model = model
-        self._caches: dict[Sequence, SequenceCache] = {}
+        self._attention = attention
+        self._scratch = Chunk(Sequence((0,), NO_SAMPLING, block_ids=[SCRATCH_BLOCK]), 0, 1)
+        self._graphs = DecodeGraphs(self._compute, graph_sizes, model.device) if graph_sizes else None
 
-    @property
-    def sequence_count(self) -> int:
-        """Sequences that hold cache memory."""
-        return len(self._caches)
+    def warm_up(self) -> None:
+        """Runs one token, and captures the graphs where there are any. Raises where the model cannot run."""
+        self.probe()
+        if self._graphs:
+            self._graphs.capture(lambda size: self._attention.prepare([self._scratch] * size))
 
     @torch.inference_mode()
-    def forward(self, sequence: Sequence) -> torch.Tensor | None:
-        """Computes the sequence's next chunk and counts it.
+    def forward(self, chunks: Rows[Chunk]) -> torch.Tensor:
+        """Computes the chunks, whose sequences must hold the blocks that they need.
 
-        Returns the logits that follow its last token, [1, V] float32; None while tokens are left to compute.
+        Returns the logits that follow the last token of each chunk that samples, in their order: [S, V] float32.
         """
-        if sequence not in self._caches:
-            self._caches[sequence] = SequenceCache(self._model.config.num_hidden_layers)
-        cache, start = self._caches[sequence], sequence.computed_count
-        pending = sequence.tokens_from(start, _CHUNK_TOKENS)
-        token_ids = torch.tensor(pending, device=self._model.device)  # [T]
-        positions = torch.arange(start, start + len(pending), device=self._model.device)
-        logits: torch.Tensor = self._model.module(token_ids, positions, cache.attend)
-        cache.length = sequence.computed_count = start + len(pending)
-        return logits if sequence.computed_count == sequence.length else None
+        size = self._graphs.size_for(chunks) if self._graphs else None
+        padded = [*chunks, *[self._scratch] * (size - len(chunks))] if size else chunks
+        self._attention.prepare(padded)
+        token_ids, positions, rows = _step_tensors(padded)
+        if self._graphs and size:
+            return self._graphs.replay(size, token_ids, positions)[: len(chunks)]
+        device = self._model.device
+        return self._compute(token_ids.to(device), positions.to(device), rows.to(device))
 
-    def release(self, sequence: Sequence) -> None:
-        """Frees what the sequence holds; harmless where it holds nothing."""
-        self._caches.pop(sequence, None)
+    def probe(self) -> None:
+        """Runs one token that belongs to nobody. Raises where the device is not able to, or gives no finite numbers."""
+        if not self.forward([self._scratch]).isfinite().all():
+            raise RuntimeError("the model's output is not finite")
+
+    def clear(self, block_ids: list[int]) -> None:
+        """Overwrites blocks whose content is not to be trusted."""
+        self._attention.clear(block_ids)
+
+    def _compute(self, token_ids: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self._model.module(token_ids, positions, self._attention.attend, rows)
+        return logits
+
+
+def _step_tensors(chunks: Rows[Chunk]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token ids [T], positions [T] and the rows [S] that are sampled from."""
+    token_ids: list[int] = []
+    positions: list[int] = []
+    rows: list[int] = []
+    for chunk in chunks:
+        token_ids += chunk.sequence.tokens_from(chunk.start, chunk.count)
+        positions += range(chunk.start, chunk.start + chunk.count)
+        if chunk.samples:
+            rows.append(len(token_ids) - 1)
+    return torch.tensor(token_ids), torch.tensor(positions), torch.tensor(rows, dtype=torch.int64)

@@ -1,62 +1,115 @@
-"""Logits to token ids. Called by the engine once a step; knows parameters and tensors, not sequences' text."""
+"""Logits to tokens. Called by the engine once a step; knows sequences' parameters and token ids, not their text."""
 
 import hashlib
 import struct
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass
 
 import torch
 
-from inference_server.engine.types import SamplingParams
+from inference_server.engine.draw import draw, likeliest, pick_rows
+from inference_server.engine.penalties import Penalties
+from inference_server.engine.types import SampledToken, SamplingParams, Sequence, TokenLogprobs
 
 # Below it a temperature is greedy: a lead of 1e-3 in the logits already weighs e**100.
 _GREEDY_BELOW = 1e-5
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingRow:
-    """What one row of logits needs: its parameters and its token's place in the answer, from 0."""
+class Sampler:
+    """Picks the next token of each sequence. stop_token_ids: the model's own end tokens."""
 
-    params: SamplingParams
-    position: int
-    choice_index: int = 0
+    def __init__(self, stop_token_ids: frozenset[int]) -> None:
+        self._stop_token_ids = stop_token_ids
+        self._penalties = Penalties()
+
+    @torch.inference_mode()
+    def sample(self, logits: torch.Tensor, sequences: Rows[Sequence]) -> list[SampledToken | None]:
+        """Picks one token per row, None for a row whose logits are not all finite.
+
+        logits: [S, V] float32, overwritten; row i's token takes place len(sequences[i].token_ids) in its answer. In
+        this order: log-probabilities of the raw logits, penalties, bias, min_tokens; then argmax, or temperature,
+        min_p, top_k, top_p and a draw. The draw is inverse-transform sampling of one uniform number that depends on
+        (seed, choice, place) alone, so that a row's token does not depend on its neighbours. Equal logits are in the
+        order of their ids.
+        """
+        finite = _finite(logits)
+        rows = [row for row, is_finite in enumerate(finite) if is_finite]
+        sampled = iter(self._sample(pick_rows(logits, rows), [sequences[row] for row in rows]) if rows else ())
+        return [next(sampled) if is_finite else None for is_finite in finite]
+
+    def _sample(self, logits: torch.Tensor, sequences: list[Sequence]) -> list[SampledToken]:
+        raw_logprobs = _RawLogprobs(logits, sequences)
+        self._penalties.apply(logits, sequences)
+        for row, sequence in enumerate(sequences):
+            if sequence.params.logit_bias:
+                _add_bias(logits[row], sequence.params)
+            if len(sequence.token_ids) < sequence.params.min_tokens:
+                self._forbid_end(logits[row], sequence.params)
+        token_ids = _choose(logits, sequences)
+        told = raw_logprobs.of(token_ids)
+        return [SampledToken(token_id, told.get(row)) for row, token_id in enumerate(token_ids)]
+
+    def _forbid_end(self, logits: torch.Tensor, params: SamplingParams) -> None:
+        """logits: [V], in place."""
+        ends = params.stop_token_ids | (frozenset() if params.ignore_eos else self._stop_token_ids)
+        known = [token_id for token_id in ends if token_id < len(logits)]
+        logits.index_fill_(0, torch.tensor(known, dtype=torch.int64, device=logits.device), -torch.inf)
 
 
-def sample(logits: torch.Tensor, rows: Rows[SamplingRow]) -> list[int]:
-    """Picks one token per row.
+class _RawLogprobs:
+    """What the model itself thought, for the rows that ask, taken before their logits are changed."""
 
-    logits: [S, V] float32. A temperature of 0 is argmax. Every other draw is inverse-transform sampling of one uniform
-    number that depends on (seed, choice, position) alone, so that a row's token does not depend on its neighbours.
-    """
-    token_ids = logits.argmax(dim=-1)  # [S]
-    drawn = [index for index, row in enumerate(rows) if row.params.temperature >= _GREEDY_BELOW]
+    def __init__(self, logits: torch.Tensor, sequences: list[Sequence]) -> None:
+        """logits: [S, V] float32, kept."""
+        asked = {row: sequence.params.top_logprobs for row, sequence in enumerate(sequences)}
+        self._counts = {row: count for row, count in asked.items() if count is not None}
+        if self._counts:
+            asking = pick_rows(logits, list(self._counts))  # [A, V]
+            self._logprobs = asking.log_softmax(dim=-1)
+            self._top_ids = likeliest(asking, list(self._counts.values()))[1]  # [A, W]
+
+    def of(self, token_ids: list[int]) -> dict[int, TokenLogprobs]:
+        """token_ids: one per row of the logits. Returns what each asking row's answer tells."""
+        if not self._counts:
+            return {}
+        chosen = torch.tensor([[token_ids[row]] for row in self._counts], device=self._logprobs.device)  # [A, 1]
+        shown = torch.cat([chosen, self._top_ids[:, : max(self._counts.values())]], dim=-1)
+        told = zip(shown.tolist(), self._logprobs.gather(1, shown).tolist(), strict=True)
+        return {
+            row: TokenLogprobs(logprobs[0], tuple(zip(ids[1 : 1 + count], logprobs[1 : 1 + count], strict=True)))
+            for (row, count), (ids, logprobs) in zip(self._counts.items(), told, strict=True)
+        }
+
+
+def _finite(logits: torch.Tensor) -> list[bool]:
+    """Which rows of [S, V] have only finite logits. A sum of finite ones may overflow, so it only acquits."""
+    finite: list[bool] = logits.sum(dim=-1).isfinite().tolist()
+    return finite if all(finite) else logits.isfinite().all(dim=-1).tolist()
+
+
+def _add_bias(logits: torch.Tensor, params: SamplingParams) -> None:
+    """logits: [V], in place."""
+    token_ids, biases = zip(*params.logit_bias, strict=True)
+    bias = torch.tensor(biases, dtype=logits.dtype, device=logits.device)
+    logits.index_add_(0, torch.tensor(token_ids, device=logits.device), bias)
+
+
+def _choose(logits: torch.Tensor, sequences: list[Sequence]) -> list[int]:
+    """logits: [S, V] as edited. Returns one id per row."""
+    drawn = [row for row, sequence in enumerate(sequences) if sequence.params.temperature >= _GREEDY_BELOW]
+    greedy = [row for row, sequence in enumerate(sequences) if sequence.params.temperature < _GREEDY_BELOW]
+    token_ids = torch.empty(len(sequences), dtype=torch.int64, device=logits.device)
+    if greedy:
+        token_ids[greedy] = pick_rows(logits, greedy).argmax(dim=-1)
     if drawn:
-        token_ids[drawn] = _draw(logits[drawn], [rows[index] for index in drawn])
+        params = [sequences[row].params for row in drawn]
+        uniforms = [_uniform(sequences[row].params.seed, len(sequences[row].token_ids)) for row in drawn]
+        token_ids[drawn] = draw(pick_rows(logits, drawn), params, uniforms)
     chosen: list[int] = token_ids.tolist()
     return chosen
 
 
-def _draw(logits: torch.Tensor, rows: Rows[SamplingRow]) -> torch.Tensor:
-    """logits: [R, V]. Returns [R] int64."""
-    device, vocabulary = logits.device, logits.shape[-1]
-    temperature = torch.tensor([[row.params.temperature] for row in rows], device=device)  # [R, 1]
-    top_k = torch.tensor([[row.params.top_k or vocabulary] for row in rows], device=device)
-    top_p = torch.tensor([[row.params.top_p] for row in rows], device=device)
-    ordered, token_ids = logits.sort(dim=-1, descending=True, stable=True)  # [R, V]
-    ordered = (ordered - ordered[:, :1]) / temperature
-    rank = torch.arange(vocabulary, device=device)
-    probabilities = ordered.masked_fill(rank >= top_k, -torch.inf).softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities  # likelier than the token, in sum
-    kept = probabilities.masked_fill((before >= top_p) & (rank > 0), 0.0)
-    sums = kept.cumsum(dim=-1)
-    uniform = torch.tensor([[_uniform(row)] for row in rows], device=device)  # [R, 1]
-    place = torch.searchsorted(sums, uniform * sums[:, -1:], right=True)
-    last = (kept > 0).sum(dim=-1, keepdim=True) - 1  # rounding may point behind the last kept token
-    return token_ids.gather(1, torch.minimum(place, last)).squeeze(1)
-
-
-def _uniform(row: SamplingRow) -> float:
-    """A number in [0, 1) that depends on the row's key alone, the same on every machine."""
-    key = struct.pack("<qqq", row.params.seed, row.choice_index, row.position)
+def _uniform(seed: int, position: int, choice_index: int = 0) -> float:
+    """A number in [0, 1) that depends on its key alone, the same on every machine."""
+    key = struct.pack("<qqq", seed, choice_index, position)
     bits = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
-    return (bits >> 40) / 2**24  # 24 bits: a float32 below 1
+    return (bits >> 40) / 2**24

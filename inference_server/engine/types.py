@@ -16,7 +16,7 @@ class SamplingParams:
     """How the tokens of one sequence are chosen, every default resolved.
 
     temperature: 0 is greedy. top_k: 0 keeps all. max_tokens: at least 1. min_tokens: no stop id comes before so many.
-    logit_bias: (token id, what is added to its logit). stop_token_ids: beside the model's own, and also with ignore_eos.
+    logit_bias: (token id, what is added to its logit). stop_token_ids: beside the model's own, with ignore_eos too.
     top_logprobs: how many likely tokens are told with each token's own log-probability; None tells neither.
     """
 
@@ -36,6 +36,9 @@ class SamplingParams:
     top_logprobs: int | None = None
 
 
+NO_SAMPLING = SamplingParams(temperature=0.0, top_p=1.0, top_k=0, seed=0, max_tokens=1)  # for probes
+
+
 @dataclass(eq=False, slots=True, weakref_slot=True)
 class Sequence:
     """One answer in the making. The engine thread alone changes it."""
@@ -46,6 +49,8 @@ class Sequence:
     computed_count: int = 0  # of prompt and answer tokens, how many the cache holds
     cached_count: int = 0  # of the prompt's tokens, how many were in the cache when it was first scheduled
     started_s: float | None = None  # time.perf_counter() at the first step
+    block_ids: list[int] = field(default_factory=list)  # cache blocks it holds, in the order of its tokens
+    block_digests: list[bytes] = field(default_factory=list)  # of its full blocks, as far as they were asked for
 
     @property
     def length(self) -> int:
@@ -57,6 +62,20 @@ class Sequence:
         prompt = self.prompt_token_ids[start : start + most]
         begin = max(start - len(self.prompt_token_ids), 0)
         return [*prompt, *self.token_ids[begin : begin + most - len(prompt)]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The tokens that one sequence computes in one step: `count` of them from place `start` on."""
+
+    sequence: Sequence
+    start: int
+    count: int
+
+    @property
+    def samples(self) -> bool:
+        """Whether a token follows; else there are more known ones to compute."""
+        return self.start + self.count == self.sequence.length
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,14 +37,14 @@ class Qwen3(nn.Module):
         self.rotary = _Rotary(config)
 
     def forward(
-        self, token_ids: torch.Tensor, positions: torch.Tensor, attend: Attend, last_only: bool = True
+        self, token_ids: torch.Tensor, positions: torch.Tensor, attend: Attend, rows: torch.Tensor
     ) -> torch.Tensor:
-        """token_ids, positions: [T] int64. Returns the logits of the last token, or of all: [1 or T, V] float32."""
+        """token_ids, positions: [T] int64. Returns the logits that follow the tokens in `rows`: [S, V] float32."""
         cosine, sine = self.rotary(positions, self.embedding.weight.dtype)
         hidden = self.embedding(token_ids)  # [T, H]
         for layer in self.layers:
             hidden = layer(hidden, cosine, sine, attend)
-        logits: torch.Tensor = self.output(self.norm(hidden[-1:] if last_only else hidden)).float()
+        logits: torch.Tensor = self.output(self.norm(hidden[rows])).float()
         return logits
 
     def published_parameters(self, tied: bool) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,0 +1,145 @@
+"""Draws one token per row of logits. Called by the sampler; knows parameters and uniform numbers, not sequences.
+
+Weights are whole numbers in float64 whose sums stay below 2**53, so every sum is exact in any order: a row's token
+depends neither on the rows that share its kernel nor on how many tokens were fetched.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
+
+import torch
+
+from inference_server.engine.types import SamplingParams
+
+# Above it a full sort is not much dearer than torch.topk.
+MOST_FETCHED_TOP_K = 1024
+# A row of 151,936 logits takes about 8 MB while it is sorted and summed.
+ROWS_AT_ONCE = 32
+# The likeliest token's; 2**18 tokens of it sum to 2**52. Lighter than half of one is never drawn.
+_LARGEST_WEIGHT = 2.0**34
+
+_Way = Callable[[torch.Tensor, Rows[SamplingParams], Rows[float]], torch.Tensor]
+
+
+def draw(logits: torch.Tensor, params: Rows[SamplingParams], uniforms: Rows[float]) -> torch.Tensor:
+    """Picks one token per row by inverse transform of its uniform number in [0, 1).
+
+    logits: [R, V] float32, kept; temperatures are above 0. Returns [R] int64. Each row's own parameters say in which
+    way it is drawn: `draw_from_likeliest` gives the tokens of `draw_from_sorted`, `draw_from_all` others as probable.
+    """
+    chosen = torch.empty(len(params), dtype=torch.int64, device=logits.device)
+    ways = [_way(row, logits.shape[-1]) for row in params]
+    for way in dict.fromkeys(ways):
+        at_once = len(ways) if way is draw_from_likeliest else ROWS_AT_ONCE
+        for rows in chunks([row for row, own in enumerate(ways) if own is way], at_once):
+            own_params, own_uniforms = [params[row] for row in rows], [uniforms[row] for row in rows]
+            chosen[rows] = way(pick_rows(logits, rows), own_params, own_uniforms)
+    return chosen
+
+
+def draw_from_likeliest(logits: torch.Tensor, params: Rows[SamplingParams], uniforms: Rows[float]) -> torch.Tensor:
+    """`draw` for rows with a top_k of 1 or more, without sorting all of V."""
+    ordered, token_ids = likeliest(logits, [row.top_k for row in params])
+    return _draw_from_ordered(ordered, token_ids, _Limits.of(params, uniforms, logits))
+
+
+def draw_from_sorted(logits: torch.Tensor, params: Rows[SamplingParams], uniforms: Rows[float]) -> torch.Tensor:
+    """`draw` for rows with any limits: the slow reference."""
+    ordered, token_ids = logits.sort(dim=-1, descending=True, stable=True)
+    return _draw_from_ordered(ordered, token_ids, _Limits.of(params, uniforms, logits))
+
+
+def draw_from_all(logits: torch.Tensor, params: Rows[SamplingParams], uniforms: Rows[float]) -> torch.Tensor:
+    """`draw` for rows without top_k, top_p and min_p: by sums in the order of ids."""
+    limits = _Limits.of(params, uniforms, logits)
+    sums = _weights(_behind(logits, logits.amax(dim=-1, keepdim=True), limits.temperature)).cumsum(dim=-1)
+    return torch.searchsorted(sums, limits.uniform * sums[:, -1:], right=True).squeeze(1)
+
+
+def likeliest(logits: torch.Tensor, counts: Rows[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first tokens of a stable descending sort, equal logits by ascending id.
+
+    logits: [R, V] float32, kept. Returns logits [R, W] and ids [R, W] int64; row i's first counts[i] places are exact
+    (all of them where counts[i] is more than V); what follows them is less likely or as likely, in no promised choice.
+    """
+    vocabulary, most = logits.shape[-1], max(counts)
+    fetched = most + most // 4 + 64  # room for tokens as likely as the last one wanted
+    if fetched >= vocabulary:
+        return logits.sort(dim=-1, descending=True, stable=True)
+    values, token_ids = logits.topk(fetched, dim=-1)  # [R, W]; which of the equal ones come is not defined
+    token_ids, by_id = token_ids.sort(dim=-1)
+    values, by_value = values.gather(1, by_id).sort(dim=-1, descending=True, stable=True)
+    token_ids = token_ids.gather(1, by_value)
+    last_wanted = torch.tensor([[max(count, 1) - 1] for count in counts], device=logits.device)  # [R, 1]
+    open_ended = values.gather(1, last_wanted) == values[:, -1:]
+    for rows in chunks(open_ended.flatten().nonzero().flatten().tolist(), ROWS_AT_ONCE):
+        ordered, ordered_ids = logits[rows].sort(dim=-1, descending=True, stable=True)
+        values[rows], token_ids[rows] = ordered[:, :fetched], ordered_ids[:, :fetched]
+    return values, token_ids
+
+
+def pick_rows(logits: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    """logits: [S, V]. Returns the named rows in ascending order, [R, V]: a copy only where there are others."""
+    return logits if len(rows) == logits.shape[0] else logits[rows]
+
+
+def chunks(rows: list[int], most: int) -> Iterator[list[int]]:
+    """The rows in order, at most so many at once."""
+    return (rows[start : start + most] for start in range(0, len(rows), most))
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """What narrows the draws of R rows; every field is [R, 1] float64 on the logits' device."""
+
+    temperature: torch.Tensor
+    top_k: torch.Tensor  # at least 1
+    top_p: torch.Tensor
+    log_min_p: torch.Tensor
+    uniform: torch.Tensor
+
+    @classmethod
+    def of(cls, params: Rows[SamplingParams], uniforms: Rows[float], logits: torch.Tensor) -> "_Limits":
+        columns = [
+            [row.temperature for row in params],
+            [row.top_k or logits.shape[-1] for row in params],
+            [row.top_p for row in params],
+            [math.log(row.min_p) if row.min_p > 0 else -math.inf for row in params],
+            uniforms,
+        ]
+        return cls(*torch.tensor(columns, dtype=torch.float64, device=logits.device).unsqueeze(-1))
+
+
+def _way(params: SamplingParams, vocabulary: int) -> _Way:
+    top_k = params.top_k if params.top_k < vocabulary else 0
+    if 1 <= top_k <= MOST_FETCHED_TOP_K:
+        return draw_from_likeliest
+    return draw_from_all if (top_k, params.top_p, params.min_p) == (0, 1.0, 0.0) else draw_from_sorted
+
+
+def _draw_from_ordered(ordered: torch.Tensor, token_ids: torch.Tensor, limits: _Limits) -> torch.Tensor:
+    """ordered: [R, W], likeliest first; token_ids: [R, W]. Returns [R] int64."""
+    behind = _behind(ordered, ordered[:, :1], limits.temperature)  # [R, W]
+    rank = torch.arange(ordered.shape[-1], device=ordered.device)  # [W]
+    weights = _weights(behind.masked_fill_((rank >= limits.top_k) | (behind < limits.log_min_p), -torch.inf))
+    sums = weights.cumsum(dim=-1)
+    likelier = sums - weights
+    dropped = (likelier >= limits.top_p * sums[:, -1:]) & (rank > 0)
+    kept_sum = sums.masked_fill(dropped, 0.0).amax(dim=-1, keepdim=True)  # [R, 1]; the kept ones come first
+    place = torch.searchsorted(sums, limits.uniform * kept_sum, right=True)  # [R, 1]
+    return token_ids.gather(1, place).squeeze(1)
+
+
+def _behind(logits: torch.Tensor, best: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
+    """How far each logit is behind its row's best one, over the temperature: [R, W] float64, at most 0.
+
+    Where edits made the best one infinite, its equals are not behind it.
+    """
+    return (logits.double() - best).div_(temperature).nan_to_num_(nan=0.0)
+
+
+def _weights(behind: torch.Tensor) -> torch.Tensor:
+    """Whole numbers that are to each other as the probabilities; overwrites [R, W] float64."""
+    return behind.exp_().mul_(_LARGEST_WEIGHT).round_()

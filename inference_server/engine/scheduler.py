@@ -1,0 +1,165 @@
+"""Who runs in a step, and with how many tokens. Called by the engine's thread; knows no tensors.
+
+There are no phases: each sequence has a count of computed tokens that catches up with its tokens. Decode tokens go
+first, prompts take what the step's budget leaves. First come, first served; when blocks run out, the youngest sequence
+gives its own back and is computed again later.
+"""
+
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from inference_server.engine.kv_cache import KVCache
+from inference_server.engine.types import Chunk, FinishReason, SampledToken, Sequence, TokenEvent
+
+# However many sequences decode, prompts get at least this share of the budget.
+_PROMPT_SHARE = 4
+
+
+@dataclass(slots=True)
+class Counts:
+    """Sequences since the start: `started` is the sum of the next three and of those that are here now."""
+
+    started: int = 0
+    finished: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    preempted: int = 0  # times that a sequence had to give its blocks back
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+
+class Scheduler:
+    """Holds every sequence from its arrival to its end."""
+
+    def __init__(
+        self, cache: KVCache, stop_token_ids: frozenset[int], max_sequences: int, max_step_tokens: int
+    ) -> None:
+        """max_sequences: that run at once. max_step_tokens: the budget of a step, decode tokens included."""
+        self.counts = Counts()
+        self.cache = cache
+        self.stop_token_ids = stop_token_ids
+        self._max_sequences = max_sequences
+        self._max_step_tokens = max_step_tokens
+        self._waiting: deque[Sequence] = deque()  # oldest first
+        self._running: list[Sequence] = []  # oldest first, all older than those that wait
+
+    @property
+    def running_count(self) -> int:
+        """Sequences that hold blocks."""
+        return len(self._running)
+
+    @property
+    def waiting_count(self) -> int:
+        """Sequences that hold none."""
+        return len(self._waiting)
+
+    def add(self, sequence: Sequence) -> None:
+        """Takes a sequence in. It must fit into the cache when it is alone, with max_tokens of answer."""
+        assert len(sequence.prompt_token_ids) + sequence.params.max_tokens <= self.cache.token_capacity
+        self._waiting.append(sequence)
+        self.counts.started += 1
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Drops a sequence that nobody waits for; harmless where it has ended."""
+        if self._drop(sequence):
+            self.counts.cancelled += 1
+
+    def distrust(self, sequence: Sequence) -> list[int]:
+        """What the sequence has computed must not be used again. Returns the blocks that it alone holds."""
+        return self.cache.forget(sequence)
+
+    def fail(self, sequence: Sequence) -> None:
+        """Drops a sequence that cannot go on."""
+        if self._drop(sequence):
+            self.counts.failed += 1
+
+    def schedule(self) -> list[Chunk]:
+        """The next step: decode tokens, then prompts of running sequences, then new ones. Empty: nothing to do."""
+        chunks = self._decode_chunks()
+        budget = max(self._max_step_tokens - len(chunks), self._max_step_tokens // _PROMPT_SHARE)
+        for sequence in self._running:
+            if budget and sequence.length - sequence.computed_count > 1:
+                chunks.append(_chunk(sequence, budget))
+                budget -= chunks[-1].count
+        while budget and self._waiting and len(self._running) < self._max_sequences:
+            sequence = self._waiting[0]
+            if not self.cache.admit(sequence, spare_count=len(self._running)):
+                break
+            self._running.append(self._waiting.popleft())
+            self._note_start(sequence)
+            chunks.append(_chunk(sequence, budget))
+            budget -= chunks[-1].count
+        return chunks
+
+    def advance(self, chunk: Chunk, token: SampledToken | None) -> TokenEvent | None:
+        """Counts what a step has computed, and takes the token that was sampled from it, if one was.
+
+        A sequence that has ended frees its blocks here.
+        """
+        sequence = chunk.sequence
+        self.cache.advance(sequence, chunk.start + chunk.count)
+        if token is None:
+            return None
+        sequence.token_ids.append(token.token_id)
+        self.counts.generated_tokens += 1
+        finish_reason = self._finish_reason(sequence)
+        if finish_reason:
+            self._drop(sequence)
+            self.counts.finished += 1
+        assert sequence.started_s is not None
+        return TokenEvent(
+            token.token_id, finish_reason, sequence.started_s, time.perf_counter(), token.logprobs,
+            sequence.cached_count,
+        )  # fmt: skip
+
+    def _decode_chunks(self) -> list[Chunk]:
+        """One token of each sequence that decodes, with a place for it; the youngest make room for the oldest."""
+        chunks = []
+        index = 0
+        while index < len(self._running):
+            sequence = self._running[index]
+            if sequence.length - sequence.computed_count == 1:
+                while not self.cache.grow(sequence, sequence.length):
+                    youngest = self._preempt_youngest()
+                    if youngest is sequence:
+                        break
+                else:
+                    chunks.append(Chunk(sequence, sequence.computed_count, 1))
+            index += 1
+        return chunks
+
+    def _preempt_youngest(self) -> Sequence:
+        youngest = self._running.pop()
+        self.cache.release(youngest)
+        self._waiting.appendleft(youngest)
+        self.counts.preempted += 1
+        return youngest
+
+    def _note_start(self, sequence: Sequence) -> None:
+        if sequence.started_s is None:
+            sequence.started_s = time.perf_counter()
+            sequence.cached_count = min(sequence.computed_count, len(sequence.prompt_token_ids))
+            self.counts.prompt_tokens += len(sequence.prompt_token_ids)
+
+    def _finish_reason(self, sequence: Sequence) -> FinishReason | None:
+        token_id, params = sequence.token_ids[-1], sequence.params
+        if token_id in params.stop_token_ids or (token_id in self.stop_token_ids and not params.ignore_eos):
+            return FinishReason.STOP
+        if len(sequence.token_ids) >= params.max_tokens:
+            return FinishReason.LENGTH
+        return None
+
+    def _drop(self, sequence: Sequence) -> bool:
+        """Whether it was here."""
+        for line in (self._running, self._waiting):
+            if sequence in line:
+                line.remove(sequence)
+                self.cache.release(sequence)
+                return True
+        return False
+
+
+def _chunk(sequence: Sequence, budget: int) -> Chunk:
+    start = sequence.computed_count
+    return Chunk(sequence, start, min(sequence.length - start, budget))

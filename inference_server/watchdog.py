@@ -1,0 +1,50 @@
+"""Sees that the engine gets on: steps are counted, not tokens, so a long prompt raises no alarm."""
+
+import asyncio
+import logging
+import time
+from typing import Protocol
+
+from inference_server.service_state import Phase, ServiceState
+
+_log = logging.getLogger(__name__)
+_LOOKS = 10  # in the timeout
+_LASTING = 3  # timeouts
+
+
+class Watched(Protocol):
+    """The engine, as far as it is watched."""
+
+    step_count: int
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step should end some time soon."""
+
+    def give_up(self) -> None:
+        """Ends every call, and tells the server that the engine has failed."""
+
+
+async def watch(engine: Watched, state: ServiceState, timeout_s: float) -> None:
+    """Turns the state to STALLED when there is work and no step has ended for `timeout_s`; back when one ends.
+
+    Three times as long without a step, and the engine is given up. Time in which this process itself was stopped does
+    not count.
+    """
+    pause_s = timeout_s / _LOOKS
+    seen_count, stalled_s = engine.step_count, 0.0
+    while stalled_s < _LASTING * timeout_s:
+        before_s = time.monotonic()
+        await asyncio.sleep(pause_s)
+        if engine.step_count != seen_count or not engine.has_work:
+            seen_count, stalled_s = engine.step_count, 0.0
+            if state.phase is Phase.STALLED:
+                _log.info("the engine gets on again")
+                state.enter(Phase.READY)
+            continue
+        stalled_s += min(time.monotonic() - before_s, 2 * pause_s)
+        if stalled_s >= timeout_s and state.phase is Phase.READY:
+            _log.error("the engine has work, and no step has ended for %.1f s", stalled_s)
+            state.enter(Phase.STALLED)
+    _log.error("no step has ended for %.1f s; giving up", stalled_s)
+    engine.give_up()
