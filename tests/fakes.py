@@ -2,7 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
+from collections.abc import Sequence as Rows
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -16,45 +18,76 @@ from inference_server.completion import Completions, SamplingDefaults
 from inference_server.config import Settings
 from inference_server.demo_model import CHECKPOINT_DIR
 from inference_server.engine.engine import Engine
-from inference_server.engine.types import Sequence
+from inference_server.engine.kv_cache import KVCache
+from inference_server.engine.sampler import Sampler
+from inference_server.engine.scheduler import Scheduler
+from inference_server.engine.step import Step
+from inference_server.engine.types import Chunk
 from inference_server.server import grpc_server
 from inference_server.service_state import Phase, ServiceState
 from inference_server.servicer import ChatServicer, LoadedService, ServedModel
 
 ENDLESS_TOKEN = 70  # an ordinary one-byte token of the demo tokenizer
-_VOCABULARY = 2500
+VOCABULARY = 2500
 
 
 class FakeRunner:
-    """Answers with one token for ever. A gated one takes a step only when it is allowed one."""
+    """Answers every sequence with one token for ever. A gated one takes a step only when it is allowed one."""
 
-    def __init__(self, gated: bool = False) -> None:
+    def __init__(self, gated: bool = False, step_s: float = 0.0) -> None:
         self.step_count = 0
-        self.running: set[Sequence] = set()
+        self._step_s = step_s
         self.error: Exception | None = None
+        self.cleared: list[int] = []
         self._steps_allowed = threading.Semaphore(0) if gated else None
 
     def allow(self, steps: int) -> None:
         assert self._steps_allowed
         self._steps_allowed.release(steps)
 
-    @property
-    def sequence_count(self) -> int:
-        return len(self.running)
-
-    def forward(self, sequence: Sequence) -> torch.Tensor | None:
-        self.running.add(sequence)
-        if self._steps_allowed:
+    def forward(self, chunks: Rows[Chunk]) -> torch.Tensor:
+        if self._steps_allowed and not self.error:
             self._steps_allowed.acquire()
         if self.error:
             raise self.error
         self.step_count += 1
-        logits = torch.zeros(1, _VOCABULARY)
-        logits[0, ENDLESS_TOKEN] = 1.0
-        return logits
+        time.sleep(self._step_s)
+        rows = self.rows(chunks)
+        return torch.stack(rows) if rows else torch.zeros(0, VOCABULARY)
 
-    def release(self, sequence: Sequence) -> None:
-        self.running.discard(sequence)
+    def rows(self, chunks: Rows[Chunk]) -> list[torch.Tensor]:
+        """A row of logits for each chunk that samples."""
+        return [one_hot(ENDLESS_TOKEN) for chunk in chunks if chunk.samples]
+
+    def probe(self) -> None:
+        if self.error:
+            raise self.error
+
+    def clear(self, block_ids: list[int]) -> None:
+        self.cleared += block_ids
+
+
+def one_hot(token_id: int) -> torch.Tensor:
+    """Logits whose likeliest token is this one: [V]."""
+    logits = torch.zeros(VOCABULARY)
+    logits[token_id] = 10.0
+    return logits
+
+
+def engine_over(
+    runner: FakeRunner,
+    on_failure: Callable[[BaseException], None],
+    stop_token_ids: frozenset[int] = frozenset({0}),
+    block_count: int = 4096,
+    max_sequences: int = 64,
+    max_step_tokens: int = 64,
+) -> Engine:
+    """A running engine, with the real scheduler, cache and sampler."""
+    cache = KVCache(block_count, 16)
+    scheduler = Scheduler(cache, stop_token_ids, max_sequences, max_step_tokens)
+    engine = Engine(Step(runner, Sampler(stop_token_ids)), scheduler, on_failure)
+    engine.start()
+    return engine
 
 
 @dataclass(frozen=True)
@@ -62,9 +95,15 @@ class InProcessService:
     """Both programs' insides, with their parts in reach."""
 
     runner: FakeRunner
+    engine: Engine
     state: ServiceState
     grpc_address: str
     url: str
+
+    @property
+    def sequence_count(self) -> int:
+        """Sequences that the engine has not done with."""
+        return self.engine.use.running_count + self.engine.use.waiting_count
 
 
 def settings(**changes: object) -> Settings:
@@ -72,17 +111,17 @@ def settings(**changes: object) -> Settings:
     defaults: dict[str, object] = {
         "model": "demo", "served_model_name": None, "host": "127.0.0.1", "port": 0, "device": "cpu", "dtype": "auto",
         "max_context_tokens": None, "max_messages": 1024, "max_message_bytes": 4 * 2**20, "reflection": True,
-        "drain_timeout_s": 30, "log_level": "info",
+        "drain_timeout_s": 30, "max_sequences": 128, "max_step_tokens": None, "kv_cache_gib": None,
+        "gpu_memory_fraction": 0.9, "prefix_caching": True, "stall_timeout_s": 5, "log_level": "info",
     }  # fmt: skip
     return Settings(**(defaults | changes))  # type: ignore[arg-type]
 
 
 @asynccontextmanager
-async def in_process_service(runner: FakeRunner) -> AsyncIterator[InProcessService]:
+async def in_process_service(runner: FakeRunner, max_sequences: int = 64) -> AsyncIterator[InProcessService]:
     """A ready gRPC server over the runner, and a bridge in front of it."""
     state = ServiceState()
-    engine = Engine(runner, frozenset({0}), on_failure=lambda _: state.enter(Phase.FAILED))  # type: ignore[arg-type]
-    engine.start()
+    engine = engine_over(runner, lambda _: state.enter(Phase.FAILED), max_sequences=max_sequences)
     servicer = ChatServicer(ServedModel("fake", "", 1024, 4 * 2**20), state)
     completions = Completions(engine, PromptEncoder(CHECKPOINT_DIR), SamplingDefaults(0.0, 1.0, 0), ("fake",), 32_768)
     servicer.loaded = LoadedService(completions, "float32", "cpu", {})
@@ -91,7 +130,7 @@ async def in_process_service(runner: FakeRunner) -> AsyncIterator[InProcessServi
     await server.start()
     state.enter(Phase.READY)
     async with _bridge(f"127.0.0.1:{grpc_port}") as http_port:
-        yield InProcessService(runner, state, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{http_port}")
+        yield InProcessService(runner, engine, state, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{http_port}")
     await server.stop(0)
     if runner._steps_allowed:
         runner.allow(1000)

@@ -26,7 +26,7 @@ async def expect_the_work_to_stop(service: InProcessService, steps_before: int) 
     """To be called when the client has gone: the server has to notice, and then two steps must be enough."""
     await asyncio.wait_for(service.state.idle(), 10)
     service.runner.allow(100)
-    await until(lambda: service.runner.sequence_count == 0)
+    await until(lambda: service.sequence_count == 0)
     await asyncio.sleep(0.05)
     assert service.runner.step_count - steps_before <= 2
 
@@ -84,7 +84,7 @@ async def test_http_stream_whose_client_leaves(gated: InProcessService) -> None:
 async def test_http_client_that_leaves_before_the_first_token(gated: InProcessService, stream: bool) -> None:
     async with httpx2.AsyncClient(base_url=gated.url) as client:
         asking = asyncio.create_task(client.post(CHAT, json=BODY | {"stream": stream}))
-        await until(lambda: gated.runner.sequence_count == 1)
+        await until(lambda: gated.sequence_count == 1)
         asking.cancel()
         await expect_the_work_to_stop(gated, 0)
 
@@ -109,16 +109,21 @@ async def test_stream_that_the_bridge_closes_between_two_reads(gated: InProcessS
     await upstream.close()
 
 
-async def test_request_that_waits_is_dropped_without_a_step(gated: InProcessService) -> None:
-    async with grpc.aio.insecure_channel(gated.grpc_address) as channel:
-        first = await start_over_grpc(gated, channel)
+async def test_request_that_waits_is_dropped_without_a_step() -> None:
+    async with (
+        in_process_service(FakeRunner(gated=True), max_sequences=1) as service,
+        grpc.aio.insecure_channel(service.grpc_address) as channel,
+    ):
+        first = await start_over_grpc(service, channel)
         second = chat_pb2_grpc.ChatServiceStub(channel).StreamChatCompletion(ASK)
         await asyncio.sleep(0.1)
         second.cancel()
         await asyncio.sleep(0.1)
-        assert gated.runner.sequence_count == 1
+        service.runner.allow(1)
+        await until(lambda: service.sequence_count == 1 and service.engine.use.counts.cancelled == 1)
+        assert service.engine.use.counts.started == 2
         first.cancel()
-        await expect_the_work_to_stop(gated, 3)
+        await expect_the_work_to_stop(service, 4)
 
 
 async def test_neighbour_of_a_cancelled_request_is_answered() -> None:
@@ -148,7 +153,7 @@ async def test_tasks_are_back_at_the_baseline_after_many_cancels() -> None:
             async with client.stream("POST", CHAT, json=BODY | {"stream": True}) as response:
                 await anext(response.aiter_lines())
         await asyncio.wait_for(service.state.idle(), 10)
-        await until(lambda: service.runner.sequence_count == 0)
+        await until(lambda: service.sequence_count == 0)
         await until(lambda: len(asyncio.all_tasks()) <= baseline + 1)
 
 

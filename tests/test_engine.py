@@ -1,51 +1,69 @@
 """The engine's loop with a runner that computes nothing: order, ends, failures."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Sequence as Rows
 
 import pytest
 import torch
 
 from inference_server.engine.engine import Engine
-from inference_server.engine.types import FinishReason, SamplingParams, Sequence
-from inference_server.errors import EngineFailed
-from tests.fakes import ENDLESS_TOKEN, FakeRunner
+from inference_server.engine.types import Chunk, FinishReason, SamplingParams
+from inference_server.errors import EngineFailed, OutOfMemory, SequenceFailed
+from tests.fakes import ENDLESS_TOKEN, FakeRunner, engine_over, one_hot, until
 
 
 class ScriptedRunner(FakeRunner):
-    """Says the given tokens, one a step."""
+    """Says the given tokens, one a step, to every sequence."""
 
     def __init__(self, *token_ids: int) -> None:
         super().__init__()
-        self._script: Iterator[int] = iter(token_ids)
+        self._script = token_ids
 
-    def forward(self, sequence: Sequence) -> torch.Tensor | None:
-        super().forward(sequence)
-        return torch.nn.functional.one_hot(torch.tensor([next(self._script)]), 200).float()
+    def rows(self, chunks: Rows[Chunk]) -> list[torch.Tensor]:
+        return [one_hot(self._script[len(chunk.sequence.token_ids)]) for chunk in chunks if chunk.samples]
+
+
+class FaultyRunner(FakeRunner):
+    """Fails for sequences whose prompt begins with 666; nan: gives them no numbers instead."""
+
+    def __init__(self, error: Exception | None = None, gated: bool = False) -> None:
+        super().__init__(gated)
+        self.fault = error
+
+    def rows(self, chunks: Rows[Chunk]) -> list[torch.Tensor]:
+        bad = [chunk.sequence.prompt_token_ids[0] == 666 for chunk in chunks]
+        if self.fault and any(bad):
+            raise self.fault
+        return [one_hot(ENDLESS_TOKEN) * (float("nan") if row_is_bad else 1.0) for row_is_bad in bad]
 
 
 def engine_of(runner: FakeRunner, failures: list[BaseException] | None = None) -> Engine:
-    engine = Engine(runner, frozenset({7, 8}), on_failure=(failures if failures is not None else []).append)  # type: ignore[arg-type]
-    engine.start()
-    return engine
+    return engine_over(runner, (failures if failures is not None else []).append, frozenset({7, 8}))
 
 
 def greedy(max_tokens: int = 100, ignore_eos: bool = False) -> SamplingParams:
     return SamplingParams(0.0, 1.0, 0, seed=0, max_tokens=max_tokens, ignore_eos=ignore_eos)
 
 
-async def collect(engine: Engine, params: SamplingParams) -> tuple[list[int], FinishReason | None]:
-    events = [event async for arrived in engine.generate((1, 2), params) for event in arrived]
+async def collect(
+    engine: Engine, params: SamplingParams, prompt: tuple[int, ...] = (1, 2), resumed: tuple[int, ...] = ()
+) -> tuple[list[int], FinishReason | None]:
+    events = [event async for arrived in engine.generate(prompt, params, resumed) for event in arrived]
     assert all(event.finish_reason is None for event in events[:-1])
     return [event.token_id for event in events], events[-1].finish_reason
 
 
+def assert_nothing_is_left(engine: Engine) -> None:
+    use = engine.use
+    assert (use.running_count, use.waiting_count, use.cache.used_blocks) == (0, 0, 0)
+    assert use.counts.started == use.counts.finished + use.counts.cancelled + use.counts.failed
+
+
 @pytest.mark.parametrize("stop", [7, 8])
 async def test_every_stop_id_ends_an_answer_and_belongs_to_it(stop: int) -> None:
-    runner = ScriptedRunner(5, 6, stop, 9)
-    engine = engine_of(runner)
+    engine = engine_of(ScriptedRunner(5, 6, stop, 9))
     assert await collect(engine, greedy()) == ([5, 6, stop], FinishReason.STOP)
-    assert runner.sequence_count == 0
+    assert_nothing_is_left(engine)
     await engine.stop()
 
 
@@ -55,14 +73,27 @@ async def test_ignore_eos_goes_on_to_max_tokens() -> None:
     await engine.stop()
 
 
+async def test_stop_ids_of_the_request_end_it_also_with_ignore_eos() -> None:
+    engine = engine_of(ScriptedRunner(7, 5, 6, 9))
+    params = SamplingParams(0.0, 1.0, 0, 0, max_tokens=9, stop_token_ids=frozenset({6}), ignore_eos=True)
+    assert await collect(engine, params) == ([7, 5, 6], FinishReason.STOP)
+    await engine.stop()
+
+
 async def test_stop_id_at_max_tokens_is_a_stop() -> None:
     engine = engine_of(ScriptedRunner(5, 7))
     assert await collect(engine, greedy(2)) == ([5, 7], FinishReason.STOP)
     await engine.stop()
 
 
+async def test_resumed_tokens_are_counted_and_not_said_again() -> None:
+    engine = engine_of(ScriptedRunner(1, 2, 3, 4, 5))
+    assert await collect(engine, greedy(4), resumed=(1, 2)) == ([3, 4], FinishReason.LENGTH)
+    await engine.stop()
+
+
 async def test_first_come_is_first_served() -> None:
-    engine, ended = engine_of(FakeRunner()), []
+    engine, ended = engine_over(FakeRunner(), [].append, max_sequences=2), []
 
     async def ask(number: int) -> None:
         await collect(engine, greedy(5))
@@ -88,6 +119,59 @@ async def test_failure_ends_waiting_and_later_calls_and_is_told_once() -> None:
     await engine.stop()
 
 
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (ValueError("odd"), SequenceFailed),
+        (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), OutOfMemory),
+        (None, SequenceFailed),  # no exception, but logits that are not numbers
+    ],
+    ids=["exception", "cuda memory", "cpu memory", "not finite"],
+)
+async def test_fault_of_one_sequence_ends_it_alone(fault: Exception | None, expected: type[Exception]) -> None:
+    runner, failures = FaultyRunner(fault, gated=True), []  # type: ignore[var-annotated]
+    engine = engine_of(runner, failures)
+    prompts = [(5, 5), (666, 5), (5, 6)]
+    asking = [asyncio.ensure_future(collect(engine, greedy(6), prompt)) for prompt in prompts]
+    await until(lambda: engine.use.running_count + engine.use.waiting_count > 0)
+    runner.allow(100)
+    good, bad, other = await asyncio.gather(*asking, return_exceptions=True)
+    assert type(bad) is expected or (fault is None and isinstance(bad, expected))
+    assert good == other == ([ENDLESS_TOKEN] * 6, FinishReason.LENGTH)
+    assert engine.use.counts.failed == 1
+    assert_nothing_is_left(engine)
+    assert failures == []
+    assert await collect(engine, greedy(2)) == ([ENDLESS_TOKEN] * 2, FinishReason.LENGTH)
+    await engine.stop()
+
+
+async def test_blocks_of_a_sequence_whose_logits_are_not_finite_are_cleared_and_unknown() -> None:
+    runner = FaultyRunner()
+    engine = engine_of(runner)
+    prompt = (666, *range(40))
+    with pytest.raises(SequenceFailed):
+        await collect(engine, greedy(6), prompt)
+    assert len(runner.cleared) == 3
+    with pytest.raises(SequenceFailed):
+        await collect(engine, greedy(6), prompt)
+    assert engine.use.cache.hit_tokens == 0
+    await engine.stop()
+
+
+async def test_probe_that_fails_after_a_fault_ends_the_engine() -> None:
+    class BrokenDevice(FaultyRunner):
+        def probe(self) -> None:
+            raise RuntimeError("device lost")
+
+    failures: list[BaseException] = []
+    engine = engine_of(BrokenDevice(ValueError("odd")), failures)
+    with pytest.raises(EngineFailed):
+        await collect(engine, greedy(6), (666,))
+    assert [str(failure) for failure in failures] == ["device lost"]
+    await engine.stop()
+
+
 async def test_step_that_is_stuck_does_not_keep_the_engine_from_stopping() -> None:
     runner = FakeRunner(gated=True)
     engine = engine_of(runner)
@@ -98,6 +182,19 @@ async def test_step_that_is_stuck_does_not_keep_the_engine_from_stopping() -> No
     runner.allow(1)
     await engine.stop()  # the thread must have ended before the loop closes
     asking.cancel()
+
+
+async def test_engine_that_is_given_up_ends_every_call() -> None:
+    runner, failures = FakeRunner(gated=True), []  # type: ignore[var-annotated]
+    engine = engine_of(runner, failures)
+    asking = asyncio.ensure_future(collect(engine, greedy()))
+    await until(lambda: engine.has_work)
+    engine.give_up()
+    with pytest.raises(EngineFailed):
+        await asking
+    assert len(failures) == 1
+    runner.allow(2)
+    await engine.stop()
 
 
 async def test_tokens_that_nobody_read_in_time_come_together() -> None:

@@ -9,36 +9,17 @@ import torch
 from torch.nn import functional
 from transformers import Qwen3ForCausalLM
 
-from inference_server.engine.attention import SequenceCache
 from inference_server.engine.model_loader import LoadedModel, load_model, read_config
-from inference_server.engine.model_runner import ModelRunner
 from inference_server.engine.models import qwen3
-from inference_server.engine.types import SamplingParams, Sequence
 from tests.checkpoints import SHAPES, Shape, write_checkpoint
+from tests.model_engine import ALONE, NO_PARAMS, SteppedEngine, all_logits, load, tokens_of
 
 PROMPT = tuple(range(5, 36))
-GREEDY = SamplingParams(0.0, 1.0, 0, seed=0, max_tokens=64)
-
-
-def load(directory: Path) -> LoadedModel:
-    return load_model(directory, read_config(directory), "cpu", "auto", lambda share: None)
-
-
-def all_logits(model: LoadedModel, token_ids: tuple[int, ...]) -> torch.Tensor:
-    cache = SequenceCache(model.config.num_hidden_layers)
-    with torch.inference_mode():
-        ids, positions = torch.tensor(token_ids), torch.arange(len(token_ids))
-        logits: torch.Tensor = model.module(ids, positions, cache.attend, last_only=False)
-    return logits
 
 
 def greedy(model: LoadedModel, count: int = 64) -> list[int]:
-    runner, sequence = ModelRunner(model), Sequence(PROMPT, GREEDY)
-    while len(sequence.token_ids) < count:
-        logits = runner.forward(sequence)
-        if logits is not None:
-            sequence.token_ids.append(int(logits.argmax()))
-    return sequence.token_ids
+    params = dataclasses.replace(NO_PARAMS, max_tokens=count, ignore_eos=True)
+    return tokens_of(SteppedEngine(model, ALONE).answer(PROMPT, params))
 
 
 def reference_greedy(reference: Qwen3ForCausalLM, count: int = 64) -> list[int]:
@@ -103,20 +84,6 @@ def test_bfloat16_is_close_to_transformers(tmp_path: Path) -> None:
         expected = reference(torch.tensor([PROMPT])).logits[0].float()
     ours = all_logits(model, PROMPT)
     assert functional.cosine_similarity(ours, expected, dim=-1).min() > 0.999
-
-
-@pytest.mark.parametrize("chunk", [1, 7, 30])
-def test_prompt_in_chunks_gives_the_logits_of_the_whole(chunk: int, tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, Shape())
-    model = load(tmp_path)
-    whole, cache, parts = all_logits(model, PROMPT), SequenceCache(model.config.num_hidden_layers), []
-    with torch.inference_mode():
-        for start in range(0, len(PROMPT), chunk):
-            ids = torch.tensor(PROMPT[start : start + chunk])
-            positions = torch.arange(start, start + len(ids))
-            parts.append(model.module(ids, positions, cache.attend, last_only=False))
-            cache.length += len(ids)
-    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-4)
 
 
 def test_progress_ends_at_one_and_never_falls(tmp_path: Path) -> None:
