@@ -45,7 +45,9 @@ def test_a_token_of_qwen3_4b_takes_144_kib() -> None:
 def test_a_16_gb_card_holds_40_000_tokens_beside_qwen3_4b() -> None:
     step_bytes = working_bytes(QWEN3_4B, torch.bfloat16, max_step_tokens=512, max_sequences=128)
     cache_bytes = cuda_cache_bytes(CARD_BYTES, WEIGHT_BYTES + OTHERS_BYTES, 0.9, step_bytes)
-    print(f"{step_bytes / 1e9:.2f} GB for a step, {cache_bytes / 1e9:.2f} GB for the cache: {cache_bytes // 147_456} tokens")
+    print(
+        f"{step_bytes / 1e9:.2f} GB for a step, {cache_bytes / 1e9:.2f} GB for the cache: {cache_bytes // 147_456} tokens"
+    )
     assert cache_bytes // bytes_per_token(QWEN3_4B, torch.bfloat16) >= 40_000
 
 
@@ -84,7 +86,10 @@ def test_cpu_default_is_bounded_by_the_free_memory(monkeypatch: pytest.MonkeyPat
     ("asked", "message"),
     [
         (limits(gib=0.001), "--kv-cache-gib: 0.00 GiB of KV cache hold 0 tokens"),
-        (limits(gib=1.0, context=8000), "--kv-cache-gib: 1.00 GiB of KV cache hold 7264 tokens, --max-context-tokens 8000"),
+        (
+            limits(gib=1.0, context=8000),
+            "--kv-cache-gib: 1.00 GiB of KV cache hold 7264 tokens, --max-context-tokens 8000",
+        ),
         (limits(gib=4000.0), "--kv-cache-gib: 4000 GiB asked for"),
     ],
 )

@@ -1,12 +1,11 @@
 """Logits to tokens. Called by the engine once a step; knows sequences' parameters and token ids, not their text."""
 
-import hashlib
-import struct
 from collections.abc import Sequence as Rows
 
 import torch
 
 from inference_server.engine.draw import draw, likeliest, pick_rows
+from inference_server.engine.gumbel import key_of
 from inference_server.engine.penalties import Penalties
 from inference_server.engine.types import SampledToken, SamplingParams, Sequence, TokenLogprobs
 
@@ -27,9 +26,8 @@ class Sampler:
 
         logits: [S, V] float32, overwritten; row i's token takes place len(sequences[i].token_ids) in its answer. In
         this order: log-probabilities of the raw logits, penalties, bias, min_tokens; then argmax, or temperature,
-        min_p, top_k, top_p and a draw. The draw is inverse-transform sampling of one uniform number that depends on
-        (seed, choice, place) alone, so that a row's token does not depend on its neighbours. Equal logits are in the
-        order of their ids.
+        min_p, top_k, top_p and a draw. The draw adds noise that depends on (seed, choice, place, token id) alone, so
+        that a row's token does not depend on its neighbours. Equal logits are in the order of their ids.
         """
         finite = _finite(logits)
         rows = [row for row, is_finite in enumerate(finite) if is_finite]
@@ -65,14 +63,15 @@ class _RawLogprobs:
         if self._counts:
             asking = pick_rows(logits, list(self._counts))  # [A, V]
             self._logprobs = asking.log_softmax(dim=-1)
-            self._top_ids = likeliest(asking, list(self._counts.values()))[1]  # [A, W]
+            most = max(self._counts.values())
+            self._top_ids = likeliest(asking, list(self._counts.values()))[1][:, :most] if most else None  # [A, most]
 
     def of(self, token_ids: list[int]) -> dict[int, TokenLogprobs]:
         """token_ids: one per row of the logits. Returns what each asking row's answer tells."""
         if not self._counts:
             return {}
         chosen = torch.tensor([[token_ids[row]] for row in self._counts], device=self._logprobs.device)  # [A, 1]
-        shown = torch.cat([chosen, self._top_ids[:, : max(self._counts.values())]], dim=-1)
+        shown = chosen if self._top_ids is None else torch.cat([chosen, self._top_ids], dim=-1)  # [A, 1 + most]
         told = zip(shown.tolist(), self._logprobs.gather(1, shown).tolist(), strict=True)
         return {
             row: TokenLogprobs(logprobs[0], tuple(zip(ids[1 : 1 + count], logprobs[1 : 1 + count], strict=True)))
@@ -102,14 +101,7 @@ def _choose(logits: torch.Tensor, sequences: list[Sequence]) -> list[int]:
         token_ids[greedy] = pick_rows(logits, greedy).argmax(dim=-1)
     if drawn:
         params = [sequences[row].params for row in drawn]
-        uniforms = [_uniform(sequences[row].params.seed, len(sequences[row].token_ids)) for row in drawn]
-        token_ids[drawn] = draw(pick_rows(logits, drawn), params, uniforms)
+        keys = [key_of(sequences[row].params.seed, 0, len(sequences[row].token_ids)) for row in drawn]
+        token_ids[drawn] = draw(pick_rows(logits, drawn), params, keys)
     chosen: list[int] = token_ids.tolist()
     return chosen
-
-
-def _uniform(seed: int, position: int, choice_index: int = 0) -> float:
-    """A number in [0, 1) that depends on its key alone, the same on every machine."""
-    key = struct.pack("<qqq", seed, choice_index, position)
-    bits = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
-    return (bits >> 40) / 2**24
