@@ -11,6 +11,7 @@ from inference_server.engine.attention.in_place import InPlaceAttention
 from inference_server.engine.attention.paged import PAGED_BLOCK_SIZE, PagedAttention, agrees_with_reference
 from inference_server.engine.attention.types import Attention, CacheShape
 from inference_server.engine.device import free_bytes
+from inference_server.engine.draw import ROWS_AT_ONCE
 from inference_server.engine.model_loader import LoadedModel
 from inference_server.errors import StartupError
 
@@ -20,7 +21,6 @@ CPU_BLOCK_SIZE = 16
 _CPU_DEFAULT_BYTES = 4 * GIB
 _CPU_DEFAULT_CONTEXTS = 8  # more than so many of the longest requests at once is not the CPU's business
 _GRAPH_BYTES = GIB // 4  # CUDA graphs and what libraries set aside
-_SORTED_ROWS = 32  # that the sampler sorts at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def working_bytes(config: Qwen3Config, dtype: torch.dtype, max_step_tokens: int,
     widest = 4 * config.hidden_size + max(4 * config.intermediate_size, 3 * query_key_value)
     tokens = max(max_step_tokens, max_sequences)
     logits = max_sequences * config.vocab_size * (dtype.itemsize + 4)
-    sorting = min(max_sequences, _SORTED_ROWS) * config.vocab_size * 40  # values, ids, sums and their copies
+    sorting = min(max_sequences, ROWS_AT_ONCE) * config.vocab_size * 40  # values, ids, sums and their copies
     return int(tokens * widest * dtype.itemsize + logits + sorting)
 
 
