@@ -57,16 +57,12 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     ) -> chat_pb2.ChatCompletion:
         with self._state.chat():
             completion = await self._open(request)
-            texts: list[str] = []
-            token_ids: list[int] = []
             try:
                 async with aclosing(completion.deltas()) as deltas:
-                    async for delta in deltas:
-                        texts.append(delta.text)
-                        token_ids += delta.token_ids
+                    answer = [delta async for delta in deltas]
             finally:
                 completion.log_end(request_id_of(context))
-            return to_completion(completion, self.served.name, "".join(texts), token_ids, request.return_token_ids)
+            return to_completion(completion, self.served.name, answer, request.return_token_ids)
 
     async def StreamChatCompletion(  # type: ignore[override]  # a coroutine that writes: its end is not left to the garbage collector
         self, request: chat_pb2.ChatCompletionRequest, context: _Context
@@ -77,7 +73,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             try:
                 async with aclosing(completion.deltas()) as deltas:
                     async for delta in deltas:
-                        if delta.text or delta.finish_reason or request.return_token_ids:
+                        if delta.text or delta.finish_reason or delta.logprobs or request.return_token_ids:
                             chunk = to_chunk(completion, self.served.name, delta, first, request.return_token_ids)
                             await context.write(chunk)
                             first = False

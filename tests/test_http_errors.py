@@ -8,8 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from http_bridge.answers import ChatCompletion
 from http_bridge.app import _event
-from http_bridge.schemas import ChatCompletion
 
 INSIDE = re.compile(r'Traceback|File "|0x[0-9a-f]{6,}|/usr/|/opt/|site-packages|<class|Error\b')
 CHAT = "/v1/chat/completions"
