@@ -12,9 +12,10 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from http_bridge.answers import ChatCompletion, ErrorBody, Health, ModelCard, ModelList
 from http_bridge.config import Settings
 from http_bridge.errors import ApiError, install_error_handlers
-from http_bridge.schemas import ChatCompletion, ChatCompletionRequest, ErrorBody, Health, ModelCard, ModelList
+from http_bridge.schemas import ChatCompletionRequest
 from http_bridge.strict_request import StrictRoute
 from http_bridge.translate import ChunkTranslator, to_completion, to_grpc, to_health, to_model_card
 from http_bridge.upstream import ClientGone, Upstream, first_unless_gone
@@ -103,7 +104,7 @@ def _add_routes(app: FastAPI) -> None:
             if body.stream:
                 return await _streamed(upstream.stream(asked, request_id, timeout_s), body, request)
             answer = await upstream.create(asked, request_id, timeout_s, request)
-            return JSONResponse(to_completion(answer, bool(body.return_token_ids)))
+            return JSONResponse(to_completion(answer, body))
         except ClientGone:
             return Response(status_code=_NOBODY_READS_IT)
 

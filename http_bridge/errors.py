@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from google.rpc import error_details_pb2, status_pb2
 from starlette.exceptions import HTTPException
 
-from protos.chat.v1.ranges import RANGES
+from protos.chat.v1.ranges import INNER_RANGES, RANGES, Range
 
 _log = logging.getLogger(__name__)
 _DETAILS_KEY = "grpc-status-details-bin"  # where gRPC keeps a google.rpc.Status
@@ -125,10 +125,12 @@ def from_schema(error: RequestValidationError) -> ApiError:
 
 
 def _expected(field: str, problem: Mapping[str, Any]) -> str:
-    got = _got(problem.get("input"))
-    ranged = "max_tokens" if field == "max_completion_tokens" else field
-    if ranged in RANGES and problem["type"] != "unsupported":
-        return f"expected {RANGES[ranged]}{got}"
+    allowed, given = _range_of(field), problem.get("input")
+    if allowed and problem["type"] != "unsupported":
+        if isinstance(allowed.low, float) and isinstance(given, int) and not isinstance(given, bool):
+            given = float(given)  # as the server shows it
+        return f"expected {allowed}{_got(given)}"
+    got = _got(given)
     match problem["type"]:
         case "missing":
             return "required"
@@ -136,11 +138,23 @@ def _expected(field: str, problem: Mapping[str, Any]) -> str:
             return "not a field of this service"
         case "unsupported":
             return str(problem["ctx"]["problem"])
+        case "token_id_names":
+            return 'expected token ids as names, such as "0"'
+        case "too_long":
+            return f"expected at most {problem['ctx']['max_length']} ids, got {problem['ctx']['actual_length']}"
+        case "too_short":
+            return f"expected at least {problem['ctx']['min_length']} id, got {problem['ctx']['actual_length']}"
         case "literal_error" | "enum":
             return f"expected one of {', '.join(re.findall(_QUOTED, problem['ctx']['expected']))}"
         case kind if kind in _EXPECTED:
             return f"expected {_EXPECTED[kind]}{got}"
     return "not valid"
+
+
+def _range_of(field: str) -> Range | None:
+    if field == "max_completion_tokens":
+        return RANGES["max_tokens"]
+    return RANGES.get(field) or INNER_RANGES.get(re.sub(r"\[\d+\]$", "[]", field))
 
 
 _EXPECTED: Mapping[str, str] = {

@@ -1,23 +1,31 @@
-"""The JSON contract: what a request may say, what answers look like. OpenAI's, and a few fields more."""
+"""The JSON contract's request: OpenAI's, and a few fields more. What answers look like is in answers.py."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, FailFast, Field, Tag, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 from typing_extensions import TypeAliasType
 
-from protos.chat.v1.ranges import MAX_STOP_CHARACTERS, MAX_STOP_TEXTS, RANGES
+from protos.chat.v1.ranges import (
+    INNER_RANGES,
+    MAX_LOGIT_BIASES,
+    MAX_RESUMED_TOKEN_IDS,
+    MAX_STOP_CHARACTERS,
+    MAX_STOP_TEXTS,
+    MAX_STOP_TOKEN_IDS,
+    RANGES,
+    TOKEN_IDS,
+)
 
 # Fields of OpenAI's API that this service does not have, with the values that ask for nothing.
 _UNSUPPORTED: Final[Mapping[str, tuple[Any, ...]]] = {
-    "audio": (None,), "frequency_penalty": (None, 0), "function_call": (None,), "functions": (None,),
-    "logit_bias": (None, {}), "logprobs": (None, False), "min_p": (None, 0), "min_tokens": (None, 0),
-    "modalities": (None, ["text"]), "moderation": (None,), "n": (None, 1), "parallel_tool_calls": (None, True),
-    "prediction": (None,), "presence_penalty": (None, 0), "prompt_cache_retention": (None,),
-    "reasoning_effort": (None,), "repetition_penalty": (None, 1), "response_format": (None, {"type": "text"}),
-    "store": (None, False), "tool_choice": (None, "none", "auto"), "tools": (None, []), "top_logprobs": (None,),
-    "verbosity": (None,), "web_search_options": (None,),
+    "audio": (None,), "function_call": (None,), "functions": (None,), "modalities": (None, ["text"]),
+    "moderation": (None,), "n": (None, 1), "parallel_tool_calls": (None, True), "prediction": (None,),
+    "prompt_cache_retention": (None,), "reasoning_effort": (None,), "response_format": (None, {"type": "text"}),
+    "store": (None, False), "tool_choice": (None, "none", "auto"), "tools": (None, []), "verbosity": (None,),
+    "web_search_options": (None,),
 }  # fmt: skip
 
 
@@ -44,6 +52,10 @@ def _content_kind(content: object) -> str:
 
 TextParts = TypeAliasType("TextParts", Annotated[list[TextPart], FailFast()])
 StopTexts = TypeAliasType("StopTexts", Annotated[list[str], FailFast()])
+TokenId = Annotated[int, Field(ge=TOKEN_IDS.low, le=TOKEN_IDS.high)]
+TokenIds = TypeAliasType("TokenIds", Annotated[list[TokenId], FailFast()])
+Bias = Annotated[float, Field(ge=INNER_RANGES["logit_bias[]"].low, le=INNER_RANGES["logit_bias[]"].high)]
+_TOKEN_ID_AS_NAME = re.compile("0|[1-9][0-9]{0,9}", re.ASCII)
 
 
 # What OpenAI's SDK writes into an answer's message, and users send back with it, where there is nothing to say.
@@ -78,6 +90,33 @@ def _one_as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _by_token_id(biases: object) -> object:
+    """JSON has only texts as names."""
+    if not isinstance(biases, dict):
+        return biases
+    if (count := len(biases)) > MAX_LOGIT_BIASES:
+        raise PydanticKnownError(
+            "too_long", {"field_type": "Dictionary", "max_length": MAX_LOGIT_BIASES, "actual_length": count}
+        )
+    if not all(_TOKEN_ID_AS_NAME.fullmatch(name) and int(name) in TOKEN_IDS for name in biases):
+        raise PydanticCustomError("token_id_names", "names")
+    return {int(name): bias for name, bias in biases.items()}
+
+
+class Resume(_Strict):
+    """The beginning of an answer that another server of the same model made to the same request."""
+
+    token_ids: TokenIds = Field(
+        min_length=1, max_length=MAX_RESUMED_TOKEN_IDS, description="Every id generated so far."
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=INNER_RANGES["resume.seed"].low,
+        le=INNER_RANGES["resume.seed"].high,
+        description="The seed that the other server used; needed here or in seed where temperature is not 0.",
+    )
+
+
 class ChatCompletionRequest(_Strict):
     """`POST /v1/chat/completions`."""
 
@@ -101,17 +140,31 @@ class ChatCompletionRequest(_Strict):
     top_p: float | None = _ranged("top_p", "Keeps the likeliest tokens whose probabilities reach this sum.")
     top_k: int | None = _ranged("top_k", "Keeps this many of the likeliest tokens; 0 and -1 keep all.")
     seed: int | None = _ranged("seed", "Equal seeds give equal answers.")
+    min_p: float | None = _ranged("min_p", "Leaves out tokens below this share of the likeliest one's probability.")
+    presence_penalty: float | None = _ranged("presence_penalty", "Against tokens that the answer already has.")
+    frequency_penalty: float | None = _ranged("frequency_penalty", "The same, for each time that it has them.")
+    repetition_penalty: float | None = _ranged("repetition_penalty", "Above 1: against tokens of prompt and answer.")
+    logit_bias: Annotated[dict[TokenId, Bias] | None, BeforeValidator(_by_token_id)] = Field(
+        default=None, description=f"Is added to the logits of at most {MAX_LOGIT_BIASES} tokens, by their ids."
+    )
     max_tokens: int | None = _ranged("max_tokens", "Most tokens of the answer.")
     max_completion_tokens: int | None = Field(
         default=None, ge=RANGES["max_tokens"].low, le=RANGES["max_tokens"].high, description="The same as max_tokens."
     )
+    min_tokens: int | None = _ranged("min_tokens", "Fewest tokens of the answer, not over max_tokens.")
     stop: Annotated[StopTexts | None, BeforeValidator(_one_as_list)] = Field(
         default=None,
         description=f"Texts that end the answer: one, or a list of at most {MAX_STOP_TEXTS}, "
         f"of 1 to {MAX_STOP_CHARACTERS} characters.",
     )
+    stop_token_ids: TokenIds | None = Field(
+        default=None, max_length=MAX_STOP_TOKEN_IDS, description="Tokens that end the answer beside the model's own."
+    )
     ignore_eos: bool | None = Field(default=None, description="Generates on after the model's own end, to max_tokens.")
     return_token_ids: bool | None = Field(default=None, description="Adds the generated ids to the choices.")
+    logprobs: bool | None = Field(default=None, description="Adds how likely each generated token was.")
+    top_logprobs: int | None = _ranged("top_logprobs", "How many of the likeliest tokens logprobs also has.")
+    resume: Resume | None = Field(default=None, description="Continues an answer that another server began.")
     stream: bool | None = Field(default=None, description="Sends the answer as server-sent events while it is made.")
     stream_options: StreamOptions | None = None
     user: str | None = Field(default=None, description="Accepted, without effect.")
@@ -144,121 +197,3 @@ class ChatCompletionRequest(_Strict):
             problem = "must equal max_tokens where both are set"
             raise PydanticCustomError("unsupported", "conflict", {"field": "max_completion_tokens", "problem": problem})
         return self
-
-
-class Usage(BaseModel):
-    """Token counts."""
-
-    prompt_tokens: int = Field(description="Tokens of the prompt as the model saw it.")
-    completion_tokens: int = Field(description="Generated tokens, a final end token included.")
-    total_tokens: int = Field(description="Sum of both.")
-
-
-class Timings(BaseModel):
-    """Where the time went inside the server."""
-
-    queue_ms: float
-    prefill_ms: float
-    time_to_first_token_ms: float
-    decode_ms: float
-    tokens_per_second: float
-
-
-class AnswerMessage(BaseModel):
-    """The answer's turn."""
-
-    role: Literal["assistant"] = "assistant"
-    content: str
-
-
-class Choice(BaseModel):
-    """One answer."""
-
-    index: int
-    message: AnswerMessage
-    finish_reason: Literal["stop", "length"]
-    logprobs: None = None
-    token_ids: list[int] | None = Field(default=None, description="Where return_token_ids asks for them.")
-
-
-_ANSWER: Final[dict[str, Any]] = {
-    "id": "chatcmpl-6450c89ded9b463d957f76a5189d67d6",
-    "object": "chat.completion",
-    "created": 1795438924,
-    "model": "Qwen3-4B-Instruct-2507",
-    "response": "你好！我是 Qwen3。",
-    "choices": [
-        {
-            "index": 0,
-            "message": {"role": "assistant", "content": "你好！我是 Qwen3。"},
-            "finish_reason": "stop",
-            "logprobs": None,
-        }
-    ],
-    "usage": {"prompt_tokens": 13, "completion_tokens": 8, "total_tokens": 21},
-    "seed": 6252585028277354,
-    "timings": {
-        "queue_ms": 0.573,
-        "prefill_ms": 6.994,
-        "time_to_first_token_ms": 7.567,
-        "decode_ms": 150.388,
-        "tokens_per_second": 46.546,
-    },
-}
-
-
-class ChatCompletion(BaseModel):
-    """OpenAI's chat completion, and `response`: the first choice's text."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [_ANSWER]})
-
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    response: str
-    choices: list[Choice]
-    usage: Usage
-    seed: int
-    timings: Timings
-
-
-class Health(BaseModel):
-    """Whether the service can answer."""
-
-    status: Literal["ok", "loading", "draining", "unavailable"]
-    model: str | None = None
-    notice: str | None = Field(default=None, description="What a person should know about this model.")
-    progress: int | None = Field(default=None, description="How much of the model is loaded, 0 to 100.")
-
-
-class ModelCard(BaseModel):
-    """A served model."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str = "local"
-    max_model_len: int = Field(description="Most tokens of prompt and answer together; 0 while the model loads.")
-
-
-class ModelList(BaseModel):
-    """What is served."""
-
-    object: Literal["list"] = "list"
-    data: list[ModelCard]
-
-
-class ErrorDetail(BaseModel):
-    """What went wrong."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorBody(BaseModel):
-    """Every error's body."""
-
-    error: ErrorDetail

@@ -72,24 +72,25 @@ def parse_json(body: bytes) -> Any:
         raise ApiError(400, f"body: nested deeper than {_MAX_DEPTH} levels") from error
     if "\\ud" in text.lower() and _LONE_SURROGATE.search(json.dumps(value, ensure_ascii=False)):
         raise ApiError(400, "body: a string has half of a surrogate pair")
-    if _depth_over(value, _MAX_DEPTH):
-        raise ApiError(400, f"body: nested deeper than {_MAX_DEPTH} levels")
+    _require_modest(value)
     return value
 
 
-def _depth_over(value: object, limit: int) -> bool:
-    level = [value]
-    for _ in range(limit + 1):
+def _require_modest(body: object) -> None:
+    """Refuses objects of many names, each of which would be looked at, and deep nesting."""
+    counted_later = body.get("logit_bias") if isinstance(body, dict) else None
+    level = [body]
+    for _ in range(_MAX_DEPTH + 1):
         inner = [item for item in level if isinstance(item, list | dict)]
-        level = [child for item in inner for child in (item.values() if isinstance(item, dict) else item)]
         if not inner:
-            return False
-    return True
+            return
+        if any(isinstance(item, dict) and len(item) > _MAX_NAMES and item is not counted_later for item in inner):
+            raise ApiError(400, f"body: an object of more than {_MAX_NAMES} names")
+        level = [child for item in inner for child in (item.values() if isinstance(item, dict) else item)]
+    raise ApiError(400, f"body: nested deeper than {_MAX_DEPTH} levels")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) > _MAX_NAMES:  # each would be looked at
-        raise ApiError(400, f"body: an object of more than {_MAX_NAMES} names")
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ApiError(400, "body: an object has the same name twice")

@@ -1,9 +1,9 @@
 """The JSON contract to chat.v1 messages and back, field by field. Knows no HTTP."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from http_bridge.schemas import ChatCompletionRequest, Message
+from http_bridge.schemas import ChatCompletionRequest, Message, Resume
 from protos.chat.v1 import chat_pb2
 
 _ROLES: Mapping[str, chat_pb2.Role] = {
@@ -39,7 +39,21 @@ def to_grpc(body: ChatCompletionRequest) -> chat_pb2.ChatCompletionRequest:
         stop=body.stop or (),
         ignore_eos=bool(body.ignore_eos),
         return_token_ids=bool(body.return_token_ids),
+        min_p=body.min_p,
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        repetition_penalty=body.repetition_penalty,
+        logit_bias=body.logit_bias or {},
+        min_tokens=body.min_tokens or 0,
+        stop_token_ids=body.stop_token_ids or (),
+        logprobs=bool(body.logprobs),
+        top_logprobs=body.top_logprobs,
+        resume=_resume(body.resume) if body.resume else None,
     )
+
+
+def _resume(resume: Resume) -> chat_pb2.Resume:
+    return chat_pb2.Resume(token_ids=resume.token_ids, seed=resume.seed)
 
 
 def _message(message: Message) -> chat_pb2.Message:
@@ -47,7 +61,7 @@ def _message(message: Message) -> chat_pb2.Message:
     return chat_pb2.Message(role=_ROLES[message.role], content="".join(parts))
 
 
-def to_completion(answer: chat_pb2.ChatCompletion, return_token_ids: bool) -> Json:
+def to_completion(answer: chat_pb2.ChatCompletion, body: ChatCompletionRequest) -> Json:
     """OpenAI's object and `response` at once."""
     return {
         "id": answer.id,
@@ -60,9 +74,9 @@ def to_completion(answer: chat_pb2.ChatCompletion, return_token_ids: bool) -> Js
                 "index": choice.index,
                 "message": {"role": "assistant", "content": choice.message.content},
                 "finish_reason": _FINISH_REASONS[choice.finish_reason],
-                "logprobs": None,
+                "logprobs": _logprobs(choice.logprobs) if body.logprobs else None,
             }
-            | ({"token_ids": list(choice.token_ids)} if return_token_ids else {})
+            | ({"token_ids": list(choice.token_ids)} if body.return_token_ids else {})
             for choice in answer.choices
         ],
         "usage": _usage(answer.usage),
@@ -93,8 +107,10 @@ class ChunkTranslator:
         """What one gRPC message becomes: text, then the end, then usage where it was asked for."""
         events = []
         for delta in chunk.choices:
-            if delta.content or delta.token_ids:
+            if delta.content or delta.token_ids or delta.logprobs:
                 choice = _choice(delta.index, {"content": delta.content}, None)
+                if delta.logprobs:
+                    choice["logprobs"] = _logprobs(delta.logprobs)
                 if self._return_token_ids:
                     choice["token_ids"] = list(delta.token_ids)
                 events.append(self._event([choice]))
@@ -114,11 +130,21 @@ def _choice(index: int, delta: Json, finish_reason: str | None) -> Json:
     return {"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
 
 
+def _logprobs(logprobs: Iterable[chat_pb2.TokenLogprob]) -> Json:
+    content = [_logprob(one) | {"top_logprobs": [_logprob(top) for top in one.top_logprobs]} for one in logprobs]
+    return {"content": content, "refusal": None}
+
+
+def _logprob(one: chat_pb2.TokenLogprob | chat_pb2.TopLogprob) -> Json:
+    return {"token": one.token, "logprob": one.logprob, "bytes": list(one.token_bytes)}
+
+
 def _usage(usage: chat_pb2.Usage) -> Json:
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     }
 
 

@@ -5,15 +5,16 @@ import logging
 import secrets
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from inference_server.chat.reply import Reply, Vocabulary
 from inference_server.chat.types import ChatRequest
 from inference_server.engine.types import FinishReason, SamplingParams, TokenEvent
-from inference_server.errors import EngineFailed, PromptTooLong, UnknownModel
+from inference_server.errors import InvalidField, PromptTooLong, UnknownModel
+from protos.chat.v1.ranges import Range
 
 if TYPE_CHECKING:  # these two bring torch and transformers, which take seconds to import
     from inference_server.chat.prompt import PromptEncoder
@@ -24,6 +25,10 @@ _log = logging.getLogger(__name__)
 # A prompt of this many characters takes a few milliseconds; longer ones go to a worker thread.
 _INLINE_CHARACTERS = 2_000
 _CHARACTERS_A_TURN = 20  # what the template adds
+_INLINE_TOKENS = 2_000  # of a resumed answer, in the same time
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,18 @@ class SamplingDefaults:
     temperature: float
     top_p: float
     top_k: int
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely a token was; `top` has the likeliest ones in its place. `shown_bytes`: its text's, or its name's."""
+
+    token_id: int
+    shown_bytes: bytes
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +59,7 @@ class Delta:
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason | None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,35 +94,57 @@ class Completion:
         self._reply = reply
         self._prompt_token_ids = prompt_token_ids
         self._params = params
+        self._resumed_token_ids: tuple[int, ...] = ()
         self._arrived_s = arrived_s
         self._first_event: TokenEvent | None = None
         self._last_event: TokenEvent | None = None
         self._has_failed = False
 
+    def resume(self, token_ids: tuple[int, ...], end_token_ids: frozenset[int]) -> None:
+        """Takes up an answer that another server began: its tokens count, and what they release is not sent again."""
+        self._resumed_token_ids, self.token_count = token_ids, len(token_ids)
+        for place, token_id in enumerate(token_ids):
+            is_end = token_id in end_token_ids and place >= self._params.min_tokens
+            if self._reply.push(token_id).stopped or is_end:
+                self.finish_reason = FinishReason.STOP
+                return
+        if len(token_ids) >= self._params.max_tokens:
+            self.finish_reason = FinishReason.LENGTH
+
+    @property
+    def cached_token_count(self) -> int:
+        """Of the prompt's tokens, how many came from the cache."""
+        return self._first_event.cached_count if self._first_event else 0
+
     async def deltas(self) -> AsyncGenerator[Delta]:
         """Yields the answer as it grows, several tokens at once where they have waited. Closing it stops the work."""
+        if self.finish_reason:  # the resumed tokens are the whole answer
+            yield Delta("", (), self.finish_reason)
+            return
         try:
-            async with aclosing(self._engine.generate(self._prompt_token_ids, self._params)) as arrivals:
+            tokens = self._engine.generate(self._prompt_token_ids, self._params, self._resumed_token_ids)
+            async with aclosing(tokens) as arrivals:
                 async for events in arrivals:
                     delta = self._take(events)
                     yield delta
                     if delta.finish_reason:
                         return
-        except EngineFailed:
+        except Exception:
             self._has_failed = True
             raise
 
     def timings(self) -> Timings:
-        """To be called when at least one token has come."""
-        assert self._first_event is not None
-        assert self._last_event is not None
+        """To be called when the answer has ended. All are 0 where nothing had to be generated."""
+        if self._first_event is None or self._last_event is None:
+            return Timings(0.0, 0.0, 0.0, 0.0, 0.0)
+        generated = self.token_count - len(self._resumed_token_ids)
         first_s, decode_s = self._first_event.sampled_s, self._last_event.sampled_s - self._first_event.sampled_s
         return Timings(
             queue_ms=(self._first_event.started_s - self._arrived_s) * 1e3,
             prefill_ms=(first_s - self._first_event.started_s) * 1e3,
             time_to_first_token_ms=(first_s - self._arrived_s) * 1e3,
             decode_ms=decode_s * 1e3,
-            tokens_per_second=(self.token_count - 1) / decode_s if decode_s > 0 else 0.0,
+            tokens_per_second=(generated - 1) / decode_s if decode_s > 0 else 0.0,
         )
 
     def log_end(self, request_id: str) -> None:
@@ -119,11 +159,12 @@ class Completion:
 
     def _take(self, events: list[TokenEvent]) -> Delta:
         """A stop text ends the answer at its last token; what the engine made after it is not part of it."""
-        text, token_ids = "", []
+        text, token_ids, logprobs = "", [], []
         for event in events:
             pushed = self._reply.push(event.token_id)
             text += pushed.text
             token_ids.append(event.token_id)
+            logprobs += self._logprobs(event)
             self._first_event = self._first_event or event
             self._last_event = event
             self.finish_reason = FinishReason.STOP if pushed.stopped else event.finish_reason
@@ -131,7 +172,15 @@ class Completion:
                 text += "" if pushed.stopped else self._reply.end()
                 break
         self.token_count += len(token_ids)
-        return Delta(text, tuple(token_ids), self.finish_reason)
+        return Delta(text, tuple(token_ids), self.finish_reason, tuple(logprobs))
+
+    def _logprobs(self, event: TokenEvent) -> list[TokenLogprob]:
+        """One, or none where they were not asked for."""
+        if event.logprobs is None:
+            return []
+        shown = self._reply.vocabulary.shown_bytes_of
+        top = tuple(TokenLogprob(token_id, shown(token_id), logprob) for token_id, logprob in event.logprobs.top)
+        return [TokenLogprob(event.token_id, shown(event.token_id), event.logprobs.logprob, top)]
 
 
 class Completions:
@@ -144,32 +193,52 @@ class Completions:
         defaults: SamplingDefaults,
         served_names: tuple[str, ...],
         max_context_tokens: int,
+        stop_token_ids: frozenset[int],
     ) -> None:
-        """served_names: what requests may call the model, its own name first."""
+        """served_names: what requests may call the model, its own name first. stop_token_ids: the model's own."""
         self.max_context_tokens = max_context_tokens
         self._engine = engine
         self._encoder = encoder
         self._vocabulary = Vocabulary(encoder.tokenizer)
         self._defaults = defaults
         self._served_names = served_names
+        self._stop_token_ids = stop_token_ids
 
     async def open(self, request: ChatRequest) -> Completion:
-        """Encodes the prompt and settles every default. Raises UnknownModel and PromptTooLong."""
+        """Encodes the prompt and settles every default. Raises UnknownModel, InvalidField and PromptTooLong."""
         arrived_s = time.perf_counter()
         if request.model is not None and request.model not in self._served_names:
             raise UnknownModel(self._served_names[0])
+        self._require_known_tokens(request)
         prompt_token_ids = await self._encode(request)
         room = self.max_context_tokens - len(prompt_token_ids)
         if room < (request.max_tokens or 1):
             raise PromptTooLong(len(prompt_token_ids), request.max_tokens, self.max_context_tokens)
         params = self._params(request, room)
-        return Completion(self._engine, Reply(self._vocabulary, request.stop), prompt_token_ids, params, arrived_s)
+        _require_agreement(request, params)
+        reply = Reply(self._vocabulary, request.stop, params.min_tokens)
+        completion = Completion(self._engine, reply, prompt_token_ids, params, arrived_s)
+        if resumed := request.resumed_token_ids:
+            ends = params.stop_token_ids | (frozenset() if params.ignore_eos else self._stop_token_ids)
+            await _beside_the_loop(len(resumed) > _INLINE_TOKENS, completion.resume, resumed, ends)
+        return completion
 
     async def _encode(self, request: ChatRequest) -> tuple[int, ...]:
         characters = sum(len(message.content) + _CHARACTERS_A_TURN for message in request.messages)
-        if characters <= _INLINE_CHARACTERS:
-            return tuple(self._encoder.encode(request.messages))
-        return tuple(await asyncio.to_thread(self._encoder.encode, request.messages))
+        return tuple(await _beside_the_loop(characters > _INLINE_CHARACTERS, self._encoder.encode, request.messages))
+
+    def _require_known_tokens(self, request: ChatRequest) -> None:
+        known = Range(0, self._vocabulary.last_token_id)
+        for token_id, _ in request.logit_bias:
+            if token_id not in known:
+                raise InvalidField(f"logit_bias[{token_id}]", f"expected {known}, got {token_id}")
+        for field, token_ids in (
+            ("stop_token_ids", request.stop_token_ids),
+            ("resume.token_ids", request.resumed_token_ids),
+        ):
+            if token_ids and not (min(token_ids) in known and max(token_ids) in known):
+                place, token_id = next(item for item in enumerate(token_ids) if item[1] not in known)
+                raise InvalidField(f"{field}[{place}]", f"expected {known}, got {token_id}")
 
     def _params(self, request: ChatRequest, room: int) -> SamplingParams:
         defaults = self._defaults
@@ -179,5 +248,36 @@ class Completions:
             top_k=max(defaults.top_k if request.top_k is None else request.top_k, 0),
             seed=secrets.randbits(53) if request.seed is None else request.seed,
             max_tokens=request.max_tokens or room,
+            min_p=defaults.min_p if request.min_p is None else request.min_p,
+            repetition_penalty=(
+                defaults.repetition_penalty if request.repetition_penalty is None else request.repetition_penalty
+            ),
+            presence_penalty=request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
+            logit_bias=request.logit_bias,
+            min_tokens=request.min_tokens,
+            stop_token_ids=frozenset(request.stop_token_ids),
             ignore_eos=request.ignore_eos,
+            top_logprobs=request.top_logprobs,
         )
+
+
+def _require_agreement(request: ChatRequest, params: SamplingParams) -> None:
+    """Checks what depends on the defaults and on the room in the context."""
+    if params.min_tokens > params.max_tokens:
+        problem = f"expected {Range(0, params.max_tokens)}, the most tokens of this answer, got {params.min_tokens}"
+        raise InvalidField("min_tokens", problem)
+    if not request.resumed_token_ids:
+        return
+    if (count := len(request.resumed_token_ids)) > params.max_tokens:
+        problem = f"expected at most {params.max_tokens} ids, the most tokens of this answer, got {count}"
+        raise InvalidField("resume.token_ids", problem)
+    if request.seed is None and params.temperature > 0:
+        raise InvalidField("resume.seed", "needed where temperature is not 0")
+
+
+async def _beside_the_loop(
+    is_long: bool, function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
+) -> _Result:
+    """What takes long goes to a worker thread."""
+    return await asyncio.to_thread(function, *args, **kwargs) if is_long else function(*args, **kwargs)

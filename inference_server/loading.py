@@ -55,8 +55,14 @@ def load_parts(checkpoint_dir: Path, settings: Settings, on_progress: Callable[[
     if (settings.max_context_tokens or 0) > longest:
         raise StartupError(f"--max-context-tokens: this model has at most {longest}, got {settings.max_context_tokens}")
     generation = read_generation_config(checkpoint_dir)
+    encoder = PromptEncoder(checkpoint_dir)
+    last_token_id = max(encoder.tokenizer.get_vocab().values())
+    if last_token_id >= config.vocab_size:  # a request that names it would reach behind the logits
+        raise StartupError(
+            f"{checkpoint_dir}/tokenizer.json: token {last_token_id} is beyond the model's {config.vocab_size}"
+        )
     stop = config.eos_token_id if generation.eos_token_id is None else generation.eos_token_id
-    encoder, defaults = PromptEncoder(checkpoint_dir), _sampling_defaults(checkpoint_dir, generation)
+    defaults = _sampling_defaults(checkpoint_dir, generation)
     model = load_model(checkpoint_dir, config, settings.device, settings.dtype, on_progress)
     step_tokens = settings.max_step_tokens or _STEP_TOKENS[model.device.type]
     runner, plan = _runner(model, settings, step_tokens)
@@ -92,15 +98,18 @@ def assemble(
     bare = served_name.removeprefix("Qwen/")
     names = (served_name, bare, f"Qwen/{bare}")
     return engine, LoadedService(
-        completions=Completions(engine, parts.encoder, parts.defaults, names, parts.max_context_tokens),
+        completions=Completions(
+            engine, parts.encoder, parts.defaults, names, parts.max_context_tokens, parts.scheduler.stop_token_ids
+        ),
         dtype=str(parts.model.dtype).removeprefix("torch."),
         device=parts.model.device.type,
+        use=lambda: engine.use,
         versions={name: version(name) for name in ("torch", "transformers", "grpcio")},
     )
 
 
 def _sampling_defaults(checkpoint_dir: Path, generation: transformers.GenerationConfig) -> SamplingDefaults:
-    chosen = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+    chosen = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
     for name in chosen:
         value = getattr(generation, name)
         if value is None:
@@ -108,4 +117,5 @@ def _sampling_defaults(checkpoint_dir: Path, generation: transformers.Generation
         if not isinstance(value, int | float) or value not in RANGES[name]:
             raise StartupError(f"{checkpoint_dir}/generation_config.json: {name}: expected {RANGES[name]}, got {value}")
         chosen[name] = value
-    return SamplingDefaults(chosen["temperature"], chosen["top_p"], int(chosen["top_k"]))
+    top_k = int(chosen.pop("top_k"))
+    return SamplingDefaults(top_k=top_k, **chosen)

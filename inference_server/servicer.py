@@ -1,7 +1,7 @@
 """chat.v1.ChatService: one coroutine per RPC. What happens to a request is in completion.py."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,8 @@ import grpc
 
 from inference_server.boundary import request_id_of
 from inference_server.completion import Completion, Completions
-from inference_server.convert import to_chat_request, to_chunk, to_completion
+from inference_server.convert import to_chat_request, to_chunk, to_completion, to_engine_use
+from inference_server.engine.types import EngineUse
 from inference_server.service_state import Phase, ServiceState
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 
@@ -20,6 +21,7 @@ _STATES: Mapping[Phase, chat_pb2.ModelState] = {
     Phase.READY: chat_pb2.MODEL_STATE_READY,
     Phase.DRAINING: chat_pb2.MODEL_STATE_DRAINING,
     Phase.FAILED: chat_pb2.MODEL_STATE_FAILED,
+    Phase.STALLED: chat_pb2.MODEL_STATE_STALLED,
 }
 
 
@@ -41,6 +43,7 @@ class LoadedService:
     completions: Completions
     dtype: str
     device: str
+    use: Callable[[], EngineUse]
     versions: Mapping[str, str]
 
 
@@ -57,16 +60,12 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     ) -> chat_pb2.ChatCompletion:
         with self._state.chat():
             completion = await self._open(request)
-            texts: list[str] = []
-            token_ids: list[int] = []
             try:
                 async with aclosing(completion.deltas()) as deltas:
-                    async for delta in deltas:
-                        texts.append(delta.text)
-                        token_ids += delta.token_ids
+                    answer = [delta async for delta in deltas]
             finally:
                 completion.log_end(request_id_of(context))
-            return to_completion(completion, self.served.name, "".join(texts), token_ids, request.return_token_ids)
+            return to_completion(completion, self.served.name, answer, request.return_token_ids)
 
     async def StreamChatCompletion(  # type: ignore[override]  # a coroutine that writes: its end is not left to the garbage collector
         self, request: chat_pb2.ChatCompletionRequest, context: _Context
@@ -77,7 +76,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             try:
                 async with aclosing(completion.deltas()) as deltas:
                     async for delta in deltas:
-                        if delta.text or delta.finish_reason or request.return_token_ids:
+                        if delta.text or delta.finish_reason or delta.logprobs or request.return_token_ids:
                             chunk = to_chunk(completion, self.served.name, delta, first, request.return_token_ids)
                             await context.write(chunk)
                             first = False
@@ -99,6 +98,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             response.max_context_tokens = self.loaded.completions.max_context_tokens
             response.dtype, response.device = self.loaded.dtype, self.loaded.device
             response.versions.update(self.loaded.versions)
+            response.engine.CopyFrom(to_engine_use(self.loaded.use()))
         return response
 
     async def _open(self, request: chat_pb2.ChatCompletionRequest) -> Completion:

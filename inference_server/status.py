@@ -8,6 +8,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from inference_server.errors import (
     InvalidField,
     MalformedMessage,
+    OutOfMemory,
     PromptTooLong,
     RequestError,
     Unavailable,
@@ -28,11 +29,12 @@ def to_status(error: RequestError) -> status_pb2.Status:
             return _status(code_pb2.INVALID_ARGUMENT, error, _bad_request(field, str(error)), reason)
         case MalformedMessage():
             return _status(code_pb2.INVALID_ARGUMENT, error)
+        case OutOfMemory(retry_after_s=retry_after_s):
+            return _status(code_pb2.RESOURCE_EXHAUSTED, error, _retry(retry_after_s))
         case UnknownModel():
             return _status(code_pb2.NOT_FOUND, error, _bad_request("model", str(error)))
         case Unavailable(retry_after_s=retry_after_s):
-            retry = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=retry_after_s))
-            return _status(code_pb2.UNAVAILABLE, error, retry)
+            return _status(code_pb2.UNAVAILABLE, error, _retry(retry_after_s))
     raise TypeError(f"no status for {type(error).__name__}")
 
 
@@ -47,6 +49,10 @@ def _status(code: code_pb2.Code, error: RequestError, *details: Message) -> stat
         packed.append(AnyMessage())
         packed[-1].Pack(detail)
     return status_pb2.Status(code=code, message=str(error), details=packed)
+
+
+def _retry(after_s: int) -> error_details_pb2.RetryInfo:
+    return error_details_pb2.RetryInfo(retry_delay=Duration(seconds=after_s))
 
 
 def _bad_request(field: str, problem: str) -> error_details_pb2.BadRequest:

@@ -7,13 +7,15 @@ import pytest
 from inference_server.chat.prompt import PromptEncoder
 from inference_server.chat.reply import Vocabulary
 from inference_server.chat.types import ChatRequest, Message, Role
-from inference_server.completion import Completions, Delta, SamplingDefaults
+from inference_server.completion import Completions, Delta, SamplingDefaults, TokenLogprob
+from inference_server.convert import to_chunk, to_completion
 from inference_server.demo_model import CHECKPOINT_DIR
-from inference_server.engine.types import FinishReason, SamplingParams, TokenEvent
-from inference_server.errors import PromptTooLong, UnknownModel
+from inference_server.engine.types import FinishReason, SamplingParams, TokenEvent, TokenLogprobs
+from inference_server.errors import InvalidField, PromptTooLong, UnknownModel
 
 ENCODER = PromptEncoder(CHECKPOINT_DIR)
 VOCABULARY = Vocabulary(ENCODER.tokenizer)
+MODEL_END = 2502
 LETTERS = {chr(VOCABULARY.bytes_of(i)[0]): i for i in range(2000) if len(VOCABULARY.bytes_of(i)) == 1}
 
 
@@ -23,10 +25,13 @@ class BatchEngine:
     def __init__(self, *batches: str) -> None:
         self.batches = batches
         self.params: SamplingParams | None = None
+        self.resumed: tuple[int, ...] = ()
         self.closed = False
 
-    async def generate(self, prompt: tuple[int, ...], params: SamplingParams) -> AsyncGenerator[list[TokenEvent]]:
-        self.params = params
+    async def generate(
+        self, prompt: tuple[int, ...], params: SamplingParams, resumed_token_ids: tuple[int, ...] = ()
+    ) -> AsyncGenerator[list[TokenEvent]]:
+        self.params, self.resumed = params, resumed_token_ids
         try:
             for number, batch in enumerate(self.batches):
                 last = number == len(self.batches) - 1
@@ -39,7 +44,8 @@ class BatchEngine:
 
 
 def completions(engine: BatchEngine, max_context_tokens: int = 100) -> Completions:
-    return Completions(engine, ENCODER, SamplingDefaults(0.6, 0.7, 20), ("m", "Qwen/m"), max_context_tokens)  # type: ignore[arg-type]
+    defaults = SamplingDefaults(0.6, 0.7, 20, 0.05, 1.1)
+    return Completions(engine, ENCODER, defaults, ("m", "Qwen/m"), max_context_tokens, frozenset([MODEL_END]))  # type: ignore[arg-type]
 
 
 def ask(**changes: object) -> ChatRequest:
@@ -95,8 +101,10 @@ async def test_what_is_left_out_takes_the_checkpoints_default() -> None:
     await run(engine)
     assert engine.params
     assert (engine.params.temperature, engine.params.top_p, engine.params.top_k) == (0.6, 0.7, 20)
+    assert (engine.params.min_p, engine.params.repetition_penalty) == (0.05, 1.1)
     assert engine.params.max_tokens == 100 - len(ENCODER.encode([Message(Role.USER, "Hi")]))
-    await run(engine, temperature=0.0, top_p=0.0, top_k=-1, max_tokens=3)
+    await run(engine, temperature=0.0, top_p=0.0, top_k=-1, max_tokens=3, min_p=0.0, repetition_penalty=1.0)
+    assert (engine.params.min_p, engine.params.repetition_penalty) == (0.0, 1.0)
     assert (engine.params.temperature, engine.params.top_p, engine.params.top_k) == (0.0, 0.0, 0)
     assert engine.params.max_tokens == 3
 
@@ -116,3 +124,90 @@ async def test_only_the_served_names_are_known() -> None:
     for name in ("M", "", "other/m", "Qwen/Qwen/m"):
         with pytest.raises(UnknownModel):
             await completions(BatchEngine()).open(ask(model=name))
+
+
+async def test_every_sampling_field_reaches_the_engine() -> None:
+    engine = BatchEngine("A")
+    await run(
+        engine, min_p=0.1, presence_penalty=0.2, frequency_penalty=0.3, repetition_penalty=1.4, logit_bias=((5, -6.0),),
+        min_tokens=2, max_tokens=4, stop_token_ids=(7, 7, 8), top_logprobs=9, ignore_eos=True, seed=10, temperature=0.0,
+        top_p=0.11, top_k=12,
+    )  # fmt: skip
+    assert engine.params == SamplingParams(
+        temperature=0.0, top_p=0.11, top_k=12, seed=10, max_tokens=4, min_p=0.1, repetition_penalty=1.4,
+        presence_penalty=0.2, frequency_penalty=0.3, logit_bias=((5, -6.0),), min_tokens=2,
+        stop_token_ids=frozenset([7, 8]), ignore_eos=True, top_logprobs=9,
+    )  # fmt: skip
+    assert engine.resumed == ()
+
+
+BEYOND = VOCABULARY.last_token_id + 1
+PROMPT_TOKENS = len(ENCODER.encode([Message(Role.USER, "Hi")]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"logit_bias": ((0, 1.0), (BEYOND, 1.0))}, f"logit_bias[{BEYOND}]"),
+        ({"stop_token_ids": (0, BEYOND)}, "stop_token_ids[1]"),
+        ({"resumed_token_ids": (0, 1, BEYOND), "seed": 1}, "resume.token_ids[2]"),
+        ({"min_tokens": 4, "max_tokens": 3}, "min_tokens"),
+        ({"min_tokens": 101 - PROMPT_TOKENS}, "min_tokens"),
+        ({"resumed_token_ids": (70,) * 4, "seed": 1, "max_tokens": 3}, "resume.token_ids"),
+        ({"resumed_token_ids": (70,) * (101 - PROMPT_TOKENS), "seed": 1}, "resume.token_ids"),
+        ({"resumed_token_ids": (70,)}, "resume.seed"),
+    ],
+)
+async def test_what_tokenizer_or_context_forbid_is_named(changes: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidField) as raised:
+        await completions(BatchEngine()).open(ask(**changes))
+    assert raised.value.field == field
+
+
+async def test_what_tokenizer_and_context_just_allow_is_taken() -> None:
+    for changes in (
+        {"logit_bias": ((0, 1.0), (BEYOND - 1, 1.0)), "stop_token_ids": (0, BEYOND - 1)},
+        {"min_tokens": 100 - PROMPT_TOKENS},
+        {"resumed_token_ids": (70,) * (100 - PROMPT_TOKENS), "seed": 1},
+        {"resumed_token_ids": (70,), "temperature": 0.0},
+    ):
+        await completions(BatchEngine()).open(ask(**changes))
+
+
+class LogprobEngine:
+    """Plays one batch of tokens that have log-probabilities."""
+
+    def __init__(self, *events: TokenEvent) -> None:
+        self.events = list(events)
+
+    async def generate(self, prompt: tuple[int, ...], params: SamplingParams) -> AsyncGenerator[list[TokenEvent]]:
+        yield self.events
+
+
+async def test_logprobs_come_with_their_tokens_and_end_with_the_answer() -> None:
+    a, b, part = LETTERS["A"], LETTERS["B"], LETTERS[chr(0xE4)]
+    engine = LogprobEngine(
+        TokenEvent(part, None, 10.0, 11.0, TokenLogprobs(-0.5, ((part, -0.5), (MODEL_END, -float("inf")))), 7),
+        TokenEvent(a, None, 10.0, 12.0, TokenLogprobs(float("nan"), ()), 7),
+        TokenEvent(MODEL_END, None, 10.0, 13.0, TokenLogprobs(-1.5, ((BEYOND, -0.1), (b, -20_000.0))), 7),
+        TokenEvent(b, FinishReason.STOP, 10.0, 13.0, TokenLogprobs(-9.0, ()), 7),
+    )
+    completion = await completions(engine).open(ask(top_logprobs=2, stop=("A",), min_tokens=2))  # type: ignore[arg-type]
+    [delta] = [delta async for delta in completion.deltas()]
+    assert delta.logprobs[0] == TokenLogprob(
+        part, b"\xe4", -0.5, (TokenLogprob(part, b"\xe4", -0.5), TokenLogprob(MODEL_END, b"<|im_end|>", -float("inf")))
+    )
+    [choice] = to_chunk(completion, "m", delta, first=True, return_token_ids=False).choices
+    told = [(one.token, one.token_id, one.logprob, one.token_bytes) for one in choice.logprobs]
+    assert told == [
+        ("\ufffd", part, -0.5, b"\xe4"), ("A", a, -9999.0, b"A"), ("<|im_end|>", MODEL_END, -1.5, b"<|im_end|>"),
+        ("B", b, -9.0, b"B"),
+    ]  # fmt: skip
+    assert [(top.token, top.logprob) for top in choice.logprobs[0].top_logprobs] == [
+        ("\ufffd", -0.5),
+        ("<|im_end|>", -9999.0),
+    ]
+    assert [(top.token, top.logprob) for top in choice.logprobs[2].top_logprobs] == [("", -0.1), ("B", -9999.0)]
+    whole = to_completion(completion, "m", [delta], return_token_ids=False)
+    assert whole.choices[0].logprobs == choice.logprobs
+    assert whole.usage.cached_tokens == 7

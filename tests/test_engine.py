@@ -93,7 +93,8 @@ async def test_resumed_tokens_are_counted_and_not_said_again() -> None:
 
 
 async def test_first_come_is_first_served() -> None:
-    engine, ended = engine_over(FakeRunner(), [].append, max_sequences=2), []
+    failures: list[BaseException] = []
+    engine, ended = engine_over(FakeRunner(), failures.append, max_sequences=2), []
 
     async def ask(number: int) -> None:
         await collect(engine, greedy(5))

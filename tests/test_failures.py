@@ -81,6 +81,9 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     "generation is not JSON": (lambda d: (d / "generation_config.json").write_text("{"), "cannot be read"),
     "hot": (change("generation_config.json", temperature="hot"), "config.json"),
     "hotter": (change("generation_config.json", temperature=9.0), "expected a number from 0.0 to 2.0, got 9.0"),
+    "min_p over 1": (change("generation_config.json", min_p=1.5), "min_p: expected a number from 0.0 to 1.0, got 1.5"),
+    "no penalty": (change("generation_config.json", repetition_penalty=0.0), "repetition_penalty: expected a number"),
+    "more tokens than logits": (change_config(vocab_size=2525), "tokenizer.json: token 2525 is beyond"),
     "broken template": (change("tokenizer_config.json", chat_template="{% if %}"), "template cannot be rendered"),
     "scaled rotary": (change_config(rope_scaling={"rope_type": "yarn", "factor": 4.0}), "only default is supported"),
 }

@@ -8,8 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from http_bridge.answers import ChatCompletion
 from http_bridge.app import _event
-from http_bridge.schemas import ChatCompletion
 
 INSIDE = re.compile(r'Traceback|File "|0x[0-9a-f]{6,}|/usr/|/opt/|site-packages|<class|Error\b')
 CHAT = "/v1/chat/completions"
@@ -43,6 +43,34 @@ BODIES: list[tuple[dict[str, Any], str]] = [
     ({"stop": [0] * 100_000}, "stop[0]: expected a string, got 0"),
     ({"max_completion_tokens": 0}, "max_completion_tokens: expected an integer from 1 to 2147483647, got 0"),
     ({str(number): 1 for number in range(1000)}, "body: an object of more than 256 names"),
+    ({str(number): 1 for number in range(10_000)}, "body: an object of more than 256 names"),
+    ({"metadata": {"logit_bias": {str(n): 1 for n in range(1000)}}}, "body: an object of more than 256 names"),
+    ({"logit_bias": {str(n): 1 for n in range(100_000)}}, "logit_bias: expected at most 1024 ids, got 100000"),
+    *(({"logit_bias": {name: 1}}, "logit_bias: expected token ids as names") for name in (
+        "abc", "-1", "1.5", "01", " 1", "1 ", "+1", "1e3", "1_0", "", "１", str(2**31), "9" * 100,
+    )),
+    ({"logit_bias": {"5": 101}}, "logit_bias[5]: expected a number from -100.0 to 100.0, got 101.0"),
+    ({"logit_bias": {"5": "1"}}, "logit_bias[5]: expected a number from -100.0 to 100.0, got a string"),
+    ({"logit_bias": {"5": None}}, "logit_bias[5]: expected a number from -100.0 to 100.0, got null"),
+    ({"logit_bias": {"5": {str(n): 1 for n in range(300)}}}, "body: an object of more than 256 names"),
+    ({"logit_bias": [[5, 1]]}, "logit_bias: expected an object, got a list"),
+    ({"presence_penalty": 3}, "presence_penalty: expected a number from -2.0 to 2.0, got 3.0"),
+    ({"min_p": "0.1"}, "min_p: expected a number from 0.0 to 1.0, got a string"),
+    ({"min_tokens": 1.5}, "min_tokens: expected an integer from 0 to 2147483647, got 1.5"),
+    ({"min_tokens": 2**31}, "min_tokens: expected an integer from 0 to 2147483647, got 2147483648"),
+    ({"stop_token_ids": [1, 2**31]}, "stop_token_ids[1]: expected an integer from 0 to 2147483647, got 2147483648"),
+    ({"stop_token_ids": ["1"]}, "stop_token_ids[0]: expected an integer from 0 to 2147483647, got a string"),
+    ({"stop_token_ids": [True]}, "stop_token_ids[0]: expected an integer from 0 to 2147483647, got true"),
+    ({"stop_token_ids": 5}, "stop_token_ids: expected a list, got 5"),
+    ({"stop_token_ids": [0] * 100_000}, "stop_token_ids: expected at most 64 ids, got 100000"),
+    ({"logprobs": 5}, "logprobs: expected true or false, got 5"),
+    ({"logprobs": True, "top_logprobs": True}, "top_logprobs: expected an integer from 0 to 20, got true"),
+    ({"resume": [70]}, "resume: expected an object, got a list"),
+    ({"resume": {}}, "resume.token_ids: required"),
+    ({"resume": {"token_ids": "70"}}, "resume.token_ids: expected a list, got a string"),
+    ({"resume": {"token_ids": [70, 1.5]}}, "resume.token_ids[1]: expected an integer from 0 to 2147483647, got 1.5"),
+    ({"resume": {"token_ids": [70], "seed": 2**63}}, "resume.seed: expected an integer from -9223372036854775808 to"),
+    ({"resume": {"token_ids": [70], "text": "x"}}, "resume.text: not a field of this service"),
     ({"messages": [{"role": "user", "content": "", "tool_calls": []}]}, "messages[0].tool_calls: not a field"),
     ({"n": 2}, "n: not supported"),
     ({"n": True}, "n: not supported"),
@@ -67,6 +95,8 @@ RAW: list[tuple[bytes, str]] = [
     (b'{"temperature": NaN}', "body: NaN is not JSON"),
     (b'{"temperature": -Infinity}', "body: -Infinity is not JSON"),
     (b'{"temperature": 1e400}', "body: a number is too large"),
+    (b'{"logit_bias": {"5": 1, "5": 2}}', "same name twice"),
+    (b'{"logit_bias": {"5": -Infinity}}', "body: -Infinity is not JSON"),
     (b'{"max_tokens": ' + b"9" * 5000 + b"}", "body: a number of more than 40 digits"),
     (b'{"stream": true, "stream": false}', "same name twice"),
     (b'{"messages": ' + b"[" * 900 + b"]" * 900 + b"}", "nested deeper than 64 levels"),

@@ -4,7 +4,7 @@ from typing import Any
 
 import openai
 import pytest
-from openai.types.chat import ChatCompletionMessageParam
+from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 
 CHINESE: list[ChatCompletionMessageParam] = [{"role": "user", "content": "你好，介绍一下你自己"}]
 ENGLISH: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
@@ -102,3 +102,73 @@ async def test_model_is_reached_by_both_names_and_by_none(sdk: openai.AsyncOpenA
         assert (await sdk.chat.completions.create(model=name, messages=ENGLISH, max_tokens=1)).model == "demo"
     answer = await sdk.chat.completions.create(model=openai.NOT_GIVEN, messages=ENGLISH, max_tokens=1)  # type: ignore[call-overload]
     assert answer.model == "demo"
+
+
+async def test_sdk_parses_logprobs_whole_and_streamed(sdk: openai.AsyncOpenAI) -> None:
+    whole = await sdk.chat.completions.create(
+        model="demo", messages=CHINESE, temperature=0, logprobs=True, top_logprobs=2
+    )
+    assert whole.choices[0].logprobs
+    content = whole.choices[0].logprobs.content
+    assert content
+    assert whole.choices[0].logprobs.refusal is None
+    assert whole.usage
+    assert len(content) == whole.usage.completion_tokens
+    assert all(one.logprob <= 0 and one.bytes and len(one.top_logprobs) == 2 for one in content)
+    assert all(one.top_logprobs[0].token == one.token for one in content)
+    stream = await sdk.chat.completions.create(
+        model="demo", messages=CHINESE, temperature=0, logprobs=True, top_logprobs=2, stream=True
+    )
+    choices = [chunk.choices[0] async for chunk in stream]
+    streamed = [one for choice in choices if choice.logprobs for one in choice.logprobs.content or []]
+    assert [one.token for one in streamed] == [one.token for one in content]
+    assert [one.logprob for one in streamed] == pytest.approx([one.logprob for one in content], abs=1e-4)
+    for choice in choices:  # they come with their text
+        if choice.delta.content and choice.logprobs and "\ufffd" not in "".join(one.token for one in streamed):
+            assert choice.delta.content in "".join(one.token for one in choice.logprobs.content or [])
+
+
+async def test_sdk_gets_no_logprobs_where_it_asks_for_none(sdk: openai.AsyncOpenAI) -> None:
+    whole = await sdk.chat.completions.create(model="demo", messages=ENGLISH, temperature=0, max_tokens=2)
+    assert whole.choices[0].logprobs is None
+    assert whole.usage
+    assert whole.usage.prompt_tokens_details
+    assert whole.usage.prompt_tokens_details.cached_tokens is not None
+
+
+async def test_sdk_biases_a_token(sdk: openai.AsyncOpenAI) -> None:
+    answer = await sdk.chat.completions.create(
+        model="demo", messages=ENGLISH, temperature=0, max_tokens=3, logit_bias={"70": 100}
+    )
+    assert answer.choices[0].message.content
+    assert len(set(answer.choices[0].message.content)) == 1
+    with pytest.raises(openai.BadRequestError) as raised:
+        await sdk.chat.completions.create(model="demo", messages=ENGLISH, logit_bias={"2526": 1})
+    assert raised.value.param == "logit_bias[2526]"
+
+
+async def test_sdk_penalties_change_the_answer(sdk: openai.AsyncOpenAI) -> None:
+    async def ask(repetition_penalty: float = 1, **penalties: float) -> str | None:
+        extra = {"ignore_eos": True, "repetition_penalty": repetition_penalty}
+        answer: ChatCompletion = await sdk.chat.completions.create(  # type: ignore[call-overload]
+            model="demo", messages=ENGLISH, temperature=0, max_tokens=60, extra_body=extra, **penalties
+        )
+        return answer.choices[0].message.content
+
+    plain = await ask()
+    assert await ask(presence_penalty=0, frequency_penalty=0) == plain
+    assert await ask(presence_penalty=2) != plain
+    assert await ask(frequency_penalty=2) != plain
+    assert await ask(repetition_penalty=2) != plain
+
+
+async def test_sdk_refusals_name_the_field(sdk: openai.AsyncOpenAI) -> None:
+    for fields, param in (
+        ({"top_logprobs": 5}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"presence_penalty": 2.1}, "presence_penalty"),
+        ({"extra_body": {"min_tokens": 9, "max_tokens": 8}}, "min_tokens"),
+    ):
+        with pytest.raises(openai.BadRequestError) as raised:
+            await sdk.chat.completions.create(model="demo", messages=ENGLISH, **fields)
+        assert raised.value.param == param

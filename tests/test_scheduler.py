@@ -6,7 +6,14 @@ from collections import Counter
 import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from inference_server.engine.kv_cache import KVCache
 from inference_server.engine.scheduler import Scheduler
@@ -143,8 +150,10 @@ TestSchedulerMachine.settings = hypothesis_settings(max_examples=150, stateful_s
 
 
 @pytest.mark.slow
-class TestSchedulerMachineLong(SchedulerMachine.TestCase):  # type: ignore[name-defined,misc]
-    settings = hypothesis_settings(max_examples=2000, stateful_step_count=60, deadline=None)
+@pytest.mark.timeout(900)
+def test_scheduler_machine_in_long_runs() -> None:
+    long = hypothesis_settings(max_examples=2000, stateful_step_count=60, deadline=None)
+    run_state_machine_as_test(SchedulerMachine, settings=long)  # type: ignore[no-untyped-call]
 
 
 def test_decode_tokens_go_before_a_prompt_in_chunks() -> None:

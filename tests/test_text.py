@@ -88,9 +88,9 @@ def test_other_threads_run_while_a_long_prompt_is_encoded() -> None:
     assert turns > 50
 
 
-def pushed(token_ids: list[int], stop: tuple[str, ...] = ()) -> tuple[list[str], bool]:
+def pushed(token_ids: list[int], stop: tuple[str, ...] = (), min_tokens: int = 0) -> tuple[list[str], bool]:
     """The deltas of a reply, the last one being what `end` lets go, and whether a stop text ended it."""
-    reply, deltas = Reply(VOCABULARY, stop), []
+    reply, deltas = Reply(VOCABULARY, stop, min_tokens), []
     for token_id in token_ids:
         delta = reply.push(token_id)
         deltas.append(delta.text)
@@ -150,6 +150,41 @@ def test_stop_texts_cut_where_a_look_at_the_whole_text_would(text: str, stops: l
     starts = [start for end, start in ends if end == first_end]
     assert stopped == bool(ends)
     assert "".join(deltas) == (text[: min(starts)] if ends else text)
+
+
+@given(
+    st.text(alphabet="ab你", max_size=12),
+    st.lists(st.text(alphabet="ab你", min_size=1, max_size=4), max_size=4),
+    st.integers(0, 12),
+)
+@settings(max_examples=500)
+def test_stop_texts_do_not_end_in_the_first_min_tokens_tokens(text: str, stops: list[str], min_tokens: int) -> None:
+    token_ids = byte_tokens(text)
+    first = b"".join(map(VOCABULARY.bytes_of, token_ids[:min_tokens])).decode(errors="ignore")
+    ends = [
+        (end, end - len(stop))
+        for stop in stops
+        for end in range(len(first) + 1, len(text) + 1)
+        if text[:end].endswith(stop)
+    ]
+    first_end = min(ends, default=(None, 0))[0]
+    starts = [start for end, start in ends if end == first_end]
+    deltas, stopped = pushed(token_ids, tuple(stops), min_tokens)
+    assert stopped == bool(ends)
+    assert "".join(deltas) == (text[: min(starts)] if ends else text)
+
+
+def test_text_of_the_first_min_tokens_tokens_is_held_only_where_a_stop_text_may_go_on() -> None:
+    assert pushed(byte_tokens("abab"), ("ab",), min_tokens=3) == (["", "ab", "", ""], True)
+    assert pushed(byte_tokens("abx"), ("ab", "abcd"), min_tokens=2) == (["", "", "abx", ""], False)
+
+
+def test_special_tokens_have_names_but_no_text() -> None:
+    assert VOCABULARY.bytes_of(CONTROL_TEXTS["<|im_end|>"]) == b""
+    assert VOCABULARY.shown_bytes_of(CONTROL_TEXTS["<|im_end|>"]) == b"<|im_end|>"
+    assert VOCABULARY.shown_bytes_of(CONTROL_TEXTS["<tool_call>"]) == b"<tool_call>"
+    assert VOCABULARY.last_token_id == max(CONTROL_IDS) == len(TOKENIZER) - 1
+    assert VOCABULARY.shown_bytes_of(VOCABULARY.last_token_id + 1) == b""
 
 
 def test_random_cuts_of_a_long_text_join_to_it() -> None:

@@ -15,17 +15,25 @@ class Vocabulary:
         byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
         added = tokenizer.get_added_tokens_decoder()
         self._bytes: dict[int, bytes] = {}
+        self._special_names: dict[int, bytes] = {}
         for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items():
             if token_id in added:
                 self._bytes[token_id] = b"" if added[token_id].special else token.encode()
+                if added[token_id].special:
+                    self._special_names[token_id] = token.encode()
             elif all(character in byte_of for character in token):
                 self._bytes[token_id] = bytes(byte_of[character] for character in token)
             else:
                 raise StartupError(f"the tokenizer is not a byte-level one: token {token_id} is {token!r}")
+        self.last_token_id = max(self._bytes)  # the model's logits may have more places
 
     def bytes_of(self, token_id: int) -> bytes:
         """Empty for special tokens and for ids behind the tokenizer's last."""
         return self._bytes.get(token_id, b"")
+
+    def shown_bytes_of(self, token_id: int) -> bytes:
+        """As `bytes_of`, but a special token's name."""
+        return self._special_names.get(token_id) or self.bytes_of(token_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +48,25 @@ class Reply:
     """One answer's text while it grows.
 
     The deltas joined are the whole answer. A character that is not complete is held back, and so is text that may
-    be the beginning of a stop text.
+    be the beginning of a stop text. Stop texts are looked for behind the first `min_tokens` tokens: one may begin in
+    their text but does not end in it.
     """
 
-    def __init__(self, vocabulary: Vocabulary, stop: tuple[str, ...] = ()) -> None:
-        self._vocabulary = vocabulary
+    def __init__(self, vocabulary: Vocabulary, stop: tuple[str, ...] = (), min_tokens: int = 0) -> None:
+        self.vocabulary = vocabulary
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stop = stop
         self._held = ""
+        self._exempt_tokens = min_tokens  # still to come
+        self._exempt_characters = 0  # of the held text, in which no stop text ends
 
     def push(self, token_id: int) -> ReplyDelta:
         """Takes the next token. Not to be called after a delta with `stopped`."""
-        self._held += self._decoder.decode(self._vocabulary.bytes_of(token_id))
-        found = [place for place in (self._held.find(text) for text in self._stop) if place >= 0]
+        self._held += self._decoder.decode(self.vocabulary.bytes_of(token_id))
+        if self._exempt_tokens:
+            self._exempt_tokens -= 1
+            self._exempt_characters = len(self._held)
+        found = [place for place in map(self._find, self._stop) if place >= 0]
         if found:
             return ReplyDelta(self._release(min(found)), stopped=True)
         return ReplyDelta(self._release(len(self._held) - self._possible_stop_characters()))
@@ -61,8 +75,12 @@ class Reply:
         """What was held back for a stop text that did not come. An incomplete character is left out."""
         return self._release(len(self._held))
 
+    def _find(self, stop_text: str) -> int:
+        return self._held.find(stop_text, max(self._exempt_characters - len(stop_text) + 1, 0))
+
     def _release(self, count: int) -> str:
         text, self._held = self._held[:count], self._held[count:]
+        self._exempt_characters = max(self._exempt_characters - count, 0)
         return text
 
     def _possible_stop_characters(self) -> int:

@@ -35,3 +35,12 @@ class ChatRequest:
     stop: tuple[str, ...]
     ignore_eos: bool
     return_token_ids: bool
+    min_p: float | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()  # by token id, ascending
+    min_tokens: int = 0
+    stop_token_ids: tuple[int, ...] = ()
+    top_logprobs: int | None = None  # None: no log-probabilities at all
+    resumed_token_ids: tuple[int, ...] = ()

@@ -13,10 +13,9 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from inference_server.engine.kv_cache import CacheUse
-from inference_server.engine.scheduler import Counts, Scheduler
+from inference_server.engine.scheduler import Scheduler
 from inference_server.engine.step import NotFinite, Step
-from inference_server.engine.types import SampledToken, SamplingParams, Sequence, TokenEvent
+from inference_server.engine.types import EngineUse, SampledToken, SamplingParams, Sequence, TokenEvent
 from inference_server.errors import EngineFailed
 
 _log = logging.getLogger(__name__)
@@ -35,16 +34,6 @@ class _Cancel:
 
 class _Stop:
     """Ends the thread."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineUse:
-    """What the engine is doing, and has done since its start."""
-
-    running_count: int
-    waiting_count: int
-    counts: Counts
-    cache: CacheUse
 
 
 class _Mail:

@@ -8,26 +8,13 @@ more stay known until their place is needed, the least recently used ones go fir
 import hashlib
 from array import array
 from collections import OrderedDict
-from dataclasses import dataclass
 
 from inference_server.engine.extents import Extents
-from inference_server.engine.types import Sequence
+from inference_server.engine.types import CacheUse, Sequence
 
 SCRATCH_BLOCK = 0  # belongs to nobody: padding and probes write there
 # Evicting block by block would leave places of one block each; a little more at once leaves runs of neighbours.
 _EVICTED_SHARE = 32
-
-
-@dataclass(frozen=True, slots=True)
-class CacheUse:
-    """Blocks now, and prompt tokens so far. Those of `cached_blocks` are free for others but still known."""
-
-    total_blocks: int
-    used_blocks: int
-    cached_blocks: int
-    block_size: int
-    queried_tokens: int
-    hit_tokens: int
 
 
 class KVCache:

@@ -7,26 +7,12 @@ gives its own back and is computed again later.
 
 import time
 from collections import deque
-from dataclasses import dataclass
 
 from inference_server.engine.kv_cache import KVCache
-from inference_server.engine.types import Chunk, FinishReason, SampledToken, Sequence, TokenEvent
+from inference_server.engine.types import Chunk, Counts, FinishReason, SampledToken, Sequence, TokenEvent
 
 # However many sequences decode, prompts get at least this share of the budget.
 _PROMPT_SHARE = 4
-
-
-@dataclass(slots=True)
-class Counts:
-    """Sequences since the start: `started` is the sum of the next three and of those that are here now."""
-
-    started: int = 0
-    finished: int = 0
-    cancelled: int = 0
-    failed: int = 0
-    preempted: int = 0  # times that a sequence had to give its blocks back
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
 
 
 class Scheduler:

@@ -104,3 +104,38 @@ class TokenEvent:
     sampled_s: float
     logprobs: TokenLogprobs | None = None
     cached_count: int = 0  # of the prompt's tokens, how many came from the cache
+
+
+@dataclass(slots=True)
+class Counts:
+    """Sequences since the start: `started` is the sum of the next three and of those that are here now."""
+
+    started: int = 0
+    finished: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    preempted: int = 0  # times that a sequence had to give its blocks back
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """Blocks now, and prompt tokens so far. Those of `cached_blocks` are free for others but still known."""
+
+    total_blocks: int
+    used_blocks: int
+    cached_blocks: int
+    block_size: int
+    queried_tokens: int
+    hit_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineUse:
+    """What the engine is doing, and has done since its start."""
+
+    running_count: int
+    waiting_count: int
+    counts: Counts
+    cache: CacheUse

@@ -24,43 +24,55 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19protos/chat/v1/chat.proto\x12\x07\x63hat.v1\"\xbf\x02\n\x15\x43hatCompletionRequest\x12\x12\n\x05model\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\"\n\x08messages\x18\x02 \x03(\x0b\x32\x10.chat.v1.Message\x12\x18\n\x0btemperature\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x05 \x01(\x05H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x06 \x01(\x03H\x04\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x07 \x01(\x05H\x05\x88\x01\x01\x12\x0c\n\x04stop\x18\x08 \x03(\t\x12\x12\n\nignore_eos\x18\t \x01(\x08\x12\x18\n\x10return_token_ids\x18\n \x01(\x08\x42\x08\n\x06_modelB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\r\n\x0b_max_tokens\"7\n\x07Message\x12\x1b\n\x04role\x18\x01 \x01(\x0e\x32\r.chat.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xae\x01\n\x0e\x43hatCompletion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x03\x12\r\n\x05model\x18\x03 \x01(\t\x12 \n\x07\x63hoices\x18\x04 \x03(\x0b\x32\x0f.chat.v1.Choice\x12\x1d\n\x05usage\x18\x05 \x01(\x0b\x32\x0e.chat.v1.Usage\x12!\n\x07timings\x18\x06 \x01(\x0b\x32\x10.chat.v1.Timings\x12\x0c\n\x04seed\x18\x07 \x01(\x03\"{\n\x06\x43hoice\x12\r\n\x05index\x18\x01 \x01(\x05\x12!\n\x07message\x18\x02 \x01(\x0b\x32\x10.chat.v1.Message\x12,\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x15.chat.v1.FinishReason\x12\x11\n\ttoken_ids\x18\x04 \x03(\x05\"\xb8\x01\n\x13\x43hatCompletionChunk\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x03\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12%\n\x07\x63hoices\x18\x05 \x03(\x0b\x32\x14.chat.v1.ChoiceDelta\x12\x1d\n\x05usage\x18\x06 \x01(\x0b\x32\x0e.chat.v1.Usage\x12!\n\x07timings\x18\x07 \x01(\x0b\x32\x10.chat.v1.Timings\"n\n\x0b\x43hoiceDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12,\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x15.chat.v1.FinishReason\x12\x11\n\ttoken_ids\x18\x04 \x03(\x05\"O\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\x12\x14\n\x0ctotal_tokens\x18\x03 \x01(\x05\"}\n\x07Timings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x01\x12\x12\n\nprefill_ms\x18\x02 \x01(\x01\x12\x1e\n\x16time_to_first_token_ms\x18\x03 \x01(\x01\x12\x11\n\tdecode_ms\x18\x04 \x01(\x01\x12\x19\n\x11tokens_per_second\x18\x05 \x01(\x01\"\x11\n\x0fGetModelRequest\"\xeb\x02\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.chat.v1.ModelState\x12\x14\n\x0cload_percent\x18\x03 \x01(\x05\x12\x0e\n\x06notice\x18\x04 \x01(\t\x12\x1a\n\x12max_context_tokens\x18\x05 \x01(\x05\x12\x14\n\x0cmax_messages\x18\x06 \x01(\x05\x12\x19\n\x11max_message_bytes\x18\x07 \x01(\x05\x12\r\n\x05\x64type\x18\x08 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\x12\x16\n\x0erequest_fields\x18\n \x03(\t\x12\x39\n\x08versions\x18\x0b \x03(\x0b\x32\'.chat.v1.GetModelResponse.VersionsEntry\x12\x0f\n\x07\x63reated\x18\x0c \x01(\x03\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02*\x8b\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x18\n\x14MODEL_STATE_DRAINING\x10\x03\x12\x16\n\x12MODEL_STATE_FAILED\x10\x04\x32\xf7\x01\n\x0b\x43hatService\x12O\n\x14\x43reateChatCompletion\x12\x1e.chat.v1.ChatCompletionRequest\x1a\x17.chat.v1.ChatCompletion\x12V\n\x14StreamChatCompletion\x12\x1e.chat.v1.ChatCompletionRequest\x1a\x1c.chat.v1.ChatCompletionChunk0\x01\x12?\n\x08GetModel\x12\x18.chat.v1.GetModelRequest\x1a\x19.chat.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19protos/chat/v1/chat.proto\x12\x07\x63hat.v1\"\xca\x05\n\x15\x43hatCompletionRequest\x12\x12\n\x05model\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\"\n\x08messages\x18\x02 \x03(\x0b\x32\x10.chat.v1.Message\x12\x18\n\x0btemperature\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x05 \x01(\x05H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x06 \x01(\x03H\x04\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x07 \x01(\x05H\x05\x88\x01\x01\x12\x0c\n\x04stop\x18\x08 \x03(\t\x12\x12\n\nignore_eos\x18\t \x01(\x08\x12\x18\n\x10return_token_ids\x18\n \x01(\x08\x12\x12\n\x05min_p\x18\x0b \x01(\x01H\x06\x88\x01\x01\x12\x18\n\x10presence_penalty\x18\x0c \x01(\x01\x12\x19\n\x11\x66requency_penalty\x18\r \x01(\x01\x12\x1f\n\x12repetition_penalty\x18\x0e \x01(\x01H\x07\x88\x01\x01\x12\x41\n\nlogit_bias\x18\x0f \x03(\x0b\x32-.chat.v1.ChatCompletionRequest.LogitBiasEntry\x12\x12\n\nmin_tokens\x18\x10 \x01(\x05\x12\x16\n\x0estop_token_ids\x18\x11 \x03(\x05\x12\x10\n\x08logprobs\x18\x12 \x01(\x08\x12\x19\n\x0ctop_logprobs\x18\x13 \x01(\x05H\x08\x88\x01\x01\x12\x1f\n\x06resume\x18\x14 \x01(\x0b\x32\x0f.chat.v1.Resume\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_modelB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\r\n\x0b_max_tokensB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x0f\n\r_top_logprobs\"7\n\x07Message\x12\x1b\n\x04role\x18\x01 \x01(\x0e\x32\r.chat.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"7\n\x06Resume\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\x12\x11\n\x04seed\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x07\n\x05_seed\"\xae\x01\n\x0e\x43hatCompletion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x03\x12\r\n\x05model\x18\x03 \x01(\t\x12 \n\x07\x63hoices\x18\x04 \x03(\x0b\x32\x0f.chat.v1.Choice\x12\x1d\n\x05usage\x18\x05 \x01(\x0b\x32\x0e.chat.v1.Usage\x12!\n\x07timings\x18\x06 \x01(\x0b\x32\x10.chat.v1.Timings\x12\x0c\n\x04seed\x18\x07 \x01(\x03\"\xa4\x01\n\x06\x43hoice\x12\r\n\x05index\x18\x01 \x01(\x05\x12!\n\x07message\x18\x02 \x01(\x0b\x32\x10.chat.v1.Message\x12,\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x15.chat.v1.FinishReason\x12\x11\n\ttoken_ids\x18\x04 \x03(\x05\x12\'\n\x08logprobs\x18\x05 \x03(\x0b\x32\x15.chat.v1.TokenLogprob\"\x80\x01\n\x0cTokenLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\x05\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\x12\x13\n\x0btoken_bytes\x18\x04 \x01(\x0c\x12)\n\x0ctop_logprobs\x18\x05 \x03(\x0b\x32\x13.chat.v1.TopLogprob\"S\n\nTopLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\x05\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\x12\x13\n\x0btoken_bytes\x18\x04 \x01(\x0c\"\xb8\x01\n\x13\x43hatCompletionChunk\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x03\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12%\n\x07\x63hoices\x18\x05 \x03(\x0b\x32\x14.chat.v1.ChoiceDelta\x12\x1d\n\x05usage\x18\x06 \x01(\x0b\x32\x0e.chat.v1.Usage\x12!\n\x07timings\x18\x07 \x01(\x0b\x32\x10.chat.v1.Timings\"\x97\x01\n\x0b\x43hoiceDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12,\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x15.chat.v1.FinishReason\x12\x11\n\ttoken_ids\x18\x04 \x03(\x05\x12\'\n\x08logprobs\x18\x05 \x03(\x0b\x32\x15.chat.v1.TokenLogprob\"f\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\x12\x14\n\x0ctotal_tokens\x18\x03 \x01(\x05\x12\x15\n\rcached_tokens\x18\x04 \x01(\x05\"}\n\x07Timings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x01\x12\x12\n\nprefill_ms\x18\x02 \x01(\x01\x12\x1e\n\x16time_to_first_token_ms\x18\x03 \x01(\x01\x12\x11\n\tdecode_ms\x18\x04 \x01(\x01\x12\x19\n\x11tokens_per_second\x18\x05 \x01(\x01\"\x11\n\x0fGetModelRequest\"\x8f\x03\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.chat.v1.ModelState\x12\x14\n\x0cload_percent\x18\x03 \x01(\x05\x12\x0e\n\x06notice\x18\x04 \x01(\t\x12\x1a\n\x12max_context_tokens\x18\x05 \x01(\x05\x12\x14\n\x0cmax_messages\x18\x06 \x01(\x05\x12\x19\n\x11max_message_bytes\x18\x07 \x01(\x05\x12\r\n\x05\x64type\x18\x08 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\x12\x16\n\x0erequest_fields\x18\n \x03(\t\x12\x39\n\x08versions\x18\x0b \x03(\x0b\x32\'.chat.v1.GetModelResponse.VersionsEntry\x12\x0f\n\x07\x63reated\x18\x0c \x01(\x03\x12\"\n\x06\x65ngine\x18\r \x01(\x0b\x32\x12.chat.v1.EngineUse\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc9\x02\n\tEngineUse\x12\x0f\n\x07running\x18\x01 \x01(\x05\x12\x0f\n\x07waiting\x18\x02 \x01(\x05\x12\x0f\n\x07started\x18\x03 \x01(\x03\x12\x10\n\x08\x66inished\x18\x04 \x01(\x03\x12\x11\n\tcancelled\x18\x05 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x06 \x01(\x03\x12\x11\n\tpreempted\x18\x07 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x08 \x01(\x03\x12\x18\n\x10generated_tokens\x18\t \x01(\x03\x12\x14\n\x0c\x62lock_tokens\x18\n \x01(\x05\x12\x14\n\x0ctotal_blocks\x18\x0b \x01(\x05\x12\x13\n\x0bused_blocks\x18\x0c \x01(\x05\x12\x15\n\rcached_blocks\x18\r \x01(\x05\x12\x1d\n\x15prefix_queried_tokens\x18\x0e \x01(\x03\x12\x19\n\x11prefix_hit_tokens\x18\x0f \x01(\x03*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02*\xa4\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x18\n\x14MODEL_STATE_DRAINING\x10\x03\x12\x16\n\x12MODEL_STATE_FAILED\x10\x04\x12\x17\n\x13MODEL_STATE_STALLED\x10\x05\x32\xf7\x01\n\x0b\x43hatService\x12O\n\x14\x43reateChatCompletion\x12\x1e.chat.v1.ChatCompletionRequest\x1a\x17.chat.v1.ChatCompletion\x12V\n\x14StreamChatCompletion\x12\x1e.chat.v1.ChatCompletionRequest\x1a\x1c.chat.v1.ChatCompletionChunk0\x01\x12?\n\x08GetModel\x12\x18.chat.v1.GetModelRequest\x1a\x19.chat.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.chat.v1.chat_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CHATCOMPLETIONREQUEST_LOGITBIASENTRY']._loaded_options = None
+  _globals['_CHATCOMPLETIONREQUEST_LOGITBIASENTRY']._serialized_options = b'8\001'
   _globals['_GETMODELRESPONSE_VERSIONSENTRY']._loaded_options = None
   _globals['_GETMODELRESPONSE_VERSIONSENTRY']._serialized_options = b'8\001'
-  _globals['_ROLE']._serialized_start=1611
-  _globals['_ROLE']._serialized_end=1706
-  _globals['_FINISHREASON']._serialized_start=1708
-  _globals['_FINISHREASON']._serialized_end=1803
-  _globals['_MODELSTATE']._serialized_start=1806
-  _globals['_MODELSTATE']._serialized_end=1945
+  _globals['_ROLE']._serialized_start=2754
+  _globals['_ROLE']._serialized_end=2849
+  _globals['_FINISHREASON']._serialized_start=2851
+  _globals['_FINISHREASON']._serialized_end=2946
+  _globals['_MODELSTATE']._serialized_start=2949
+  _globals['_MODELSTATE']._serialized_end=3113
   _globals['_CHATCOMPLETIONREQUEST']._serialized_start=39
-  _globals['_CHATCOMPLETIONREQUEST']._serialized_end=358
-  _globals['_MESSAGE']._serialized_start=360
-  _globals['_MESSAGE']._serialized_end=415
-  _globals['_CHATCOMPLETION']._serialized_start=418
-  _globals['_CHATCOMPLETION']._serialized_end=592
-  _globals['_CHOICE']._serialized_start=594
-  _globals['_CHOICE']._serialized_end=717
-  _globals['_CHATCOMPLETIONCHUNK']._serialized_start=720
-  _globals['_CHATCOMPLETIONCHUNK']._serialized_end=904
-  _globals['_CHOICEDELTA']._serialized_start=906
-  _globals['_CHOICEDELTA']._serialized_end=1016
-  _globals['_USAGE']._serialized_start=1018
-  _globals['_USAGE']._serialized_end=1097
-  _globals['_TIMINGS']._serialized_start=1099
-  _globals['_TIMINGS']._serialized_end=1224
-  _globals['_GETMODELREQUEST']._serialized_start=1226
-  _globals['_GETMODELREQUEST']._serialized_end=1243
-  _globals['_GETMODELRESPONSE']._serialized_start=1246
-  _globals['_GETMODELRESPONSE']._serialized_end=1609
-  _globals['_GETMODELRESPONSE_VERSIONSENTRY']._serialized_start=1562
-  _globals['_GETMODELRESPONSE_VERSIONSENTRY']._serialized_end=1609
-  _globals['_CHATSERVICE']._serialized_start=1948
-  _globals['_CHATSERVICE']._serialized_end=2195
+  _globals['_CHATCOMPLETIONREQUEST']._serialized_end=753
+  _globals['_CHATCOMPLETIONREQUEST_LOGITBIASENTRY']._serialized_start=585
+  _globals['_CHATCOMPLETIONREQUEST_LOGITBIASENTRY']._serialized_end=633
+  _globals['_MESSAGE']._serialized_start=755
+  _globals['_MESSAGE']._serialized_end=810
+  _globals['_RESUME']._serialized_start=812
+  _globals['_RESUME']._serialized_end=867
+  _globals['_CHATCOMPLETION']._serialized_start=870
+  _globals['_CHATCOMPLETION']._serialized_end=1044
+  _globals['_CHOICE']._serialized_start=1047
+  _globals['_CHOICE']._serialized_end=1211
+  _globals['_TOKENLOGPROB']._serialized_start=1214
+  _globals['_TOKENLOGPROB']._serialized_end=1342
+  _globals['_TOPLOGPROB']._serialized_start=1344
+  _globals['_TOPLOGPROB']._serialized_end=1427
+  _globals['_CHATCOMPLETIONCHUNK']._serialized_start=1430
+  _globals['_CHATCOMPLETIONCHUNK']._serialized_end=1614
+  _globals['_CHOICEDELTA']._serialized_start=1617
+  _globals['_CHOICEDELTA']._serialized_end=1768
+  _globals['_USAGE']._serialized_start=1770
+  _globals['_USAGE']._serialized_end=1872
+  _globals['_TIMINGS']._serialized_start=1874
+  _globals['_TIMINGS']._serialized_end=1999
+  _globals['_GETMODELREQUEST']._serialized_start=2001
+  _globals['_GETMODELREQUEST']._serialized_end=2018
+  _globals['_GETMODELRESPONSE']._serialized_start=2021
+  _globals['_GETMODELRESPONSE']._serialized_end=2420
+  _globals['_GETMODELRESPONSE_VERSIONSENTRY']._serialized_start=2373
+  _globals['_GETMODELRESPONSE_VERSIONSENTRY']._serialized_end=2420
+  _globals['_ENGINEUSE']._serialized_start=2423
+  _globals['_ENGINEUSE']._serialized_end=2752
+  _globals['_CHATSERVICE']._serialized_start=3116
+  _globals['_CHATSERVICE']._serialized_end=3363
 # @@protoc_insertion_point(module_scope)

@@ -67,7 +67,8 @@ class ChatServiceServicer:
 
         Status codes: INVALID_ARGUMENT with google.rpc.BadRequest for a bad field, with google.rpc.ErrorInfo reason
         CONTEXT_LENGTH_EXCEEDED for a prompt that leaves no room for the answer; NOT_FOUND for an unknown model;
-        RESOURCE_EXHAUSTED for a message over the size limit; DEADLINE_EXCEEDED.
+        RESOURCE_EXHAUSTED for a message over the size limit, and with google.rpc.RetryInfo where memory runs out;
+        DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

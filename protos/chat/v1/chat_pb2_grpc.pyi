@@ -44,7 +44,8 @@ class ChatServiceStub:
 
     Status codes: INVALID_ARGUMENT with google.rpc.BadRequest for a bad field, with google.rpc.ErrorInfo reason
     CONTEXT_LENGTH_EXCEEDED for a prompt that leaves no room for the answer; NOT_FOUND for an unknown model;
-    RESOURCE_EXHAUSTED for a message over the size limit; DEADLINE_EXCEEDED.
+    RESOURCE_EXHAUSTED for a message over the size limit, and with google.rpc.RetryInfo where memory runs out;
+    DEADLINE_EXCEEDED.
     """
     StreamChatCompletion: _grpc.UnaryStreamMultiCallable[_chat_pb2.ChatCompletionRequest, _chat_pb2.ChatCompletionChunk]
     """Returns the answer while it is made. The first message has id, created, model and seed; the last one has the
@@ -67,7 +68,8 @@ class ChatServiceAsyncStub(ChatServiceStub):
 
     Status codes: INVALID_ARGUMENT with google.rpc.BadRequest for a bad field, with google.rpc.ErrorInfo reason
     CONTEXT_LENGTH_EXCEEDED for a prompt that leaves no room for the answer; NOT_FOUND for an unknown model;
-    RESOURCE_EXHAUSTED for a message over the size limit; DEADLINE_EXCEEDED.
+    RESOURCE_EXHAUSTED for a message over the size limit, and with google.rpc.RetryInfo where memory runs out;
+    DEADLINE_EXCEEDED.
     """
     StreamChatCompletion: _aio.UnaryStreamMultiCallable[_chat_pb2.ChatCompletionRequest, _chat_pb2.ChatCompletionChunk]  # type: ignore[assignment]
     """Returns the answer while it is made. The first message has id, created, model and seed; the last one has the
@@ -93,7 +95,8 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Status codes: INVALID_ARGUMENT with google.rpc.BadRequest for a bad field, with google.rpc.ErrorInfo reason
         CONTEXT_LENGTH_EXCEEDED for a prompt that leaves no room for the answer; NOT_FOUND for an unknown model;
-        RESOURCE_EXHAUSTED for a message over the size limit; DEADLINE_EXCEEDED.
+        RESOURCE_EXHAUSTED for a message over the size limit, and with google.rpc.RetryInfo where memory runs out;
+        DEADLINE_EXCEEDED.
         """
 
     @_abc_1.abstractmethod

@@ -10,6 +10,9 @@ from typing import Final
 
 MAX_STOP_TEXTS: Final = 4
 MAX_STOP_CHARACTERS: Final = 1024
+MAX_STOP_TOKEN_IDS: Final = 64
+MAX_LOGIT_BIASES: Final = 1024
+MAX_RESUMED_TOKEN_IDS: Final = 2**20  # above any context; the server's own narrows it
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,5 +37,23 @@ RANGES: Final[Mapping[str, Range]] = MappingProxyType(
         "top_k": Range(-1, 2**31 - 1),
         "seed": Range(-(2**63), 2**63 - 1),
         "max_tokens": Range(1, 2**31 - 1),
+        "min_p": Range(0.0, 1.0),
+        "presence_penalty": Range(-2.0, 2.0),
+        "frequency_penalty": Range(-2.0, 2.0),
+        "repetition_penalty": Range(0.01, 2.0),
+        "min_tokens": Range(0, 2**31 - 1),
+        "top_logprobs": Range(0, 20),
+    }
+)
+
+TOKEN_IDS: Final = Range(0, 2**31 - 1)  # the server's tokenizer narrows it
+
+# What stands inside other fields; `[]` is any of a field's items.
+INNER_RANGES: Final[Mapping[str, Range]] = MappingProxyType(
+    {
+        "logit_bias[]": Range(-100.0, 100.0),
+        "stop_token_ids[]": TOKEN_IDS,
+        "resume.token_ids[]": TOKEN_IDS,
+        "resume.seed": RANGES["seed"],
     }
 )
