@@ -82,7 +82,7 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
         default=None,
         type=click.IntRange(4, 65536),
         help="Budget of one step: decode tokens, and prompt tokens in what they leave (at least a quarter).",
-        show_default="512 on cuda, 64 on cpu",
+        show_default="512 on cuda, 48 on cpu",
     )
     @_setting(
         "--kv-cache-gib",

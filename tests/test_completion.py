@@ -180,7 +180,9 @@ class LogprobEngine:
     def __init__(self, *events: TokenEvent) -> None:
         self.events = list(events)
 
-    async def generate(self, prompt: tuple[int, ...], params: SamplingParams) -> AsyncGenerator[list[TokenEvent]]:
+    async def generate(
+        self, prompt: tuple[int, ...], params: SamplingParams, resumed_token_ids: tuple[int, ...]
+    ) -> AsyncGenerator[list[TokenEvent]]:
         yield self.events
 
 

@@ -8,7 +8,7 @@ import torch
 
 from inference_server.engine.engine import Engine
 from inference_server.engine.types import Chunk, FinishReason, SamplingParams
-from inference_server.errors import EngineFailed, OutOfMemory, SequenceFailed
+from inference_server.errors import EngineFailed, OutOfMemory, PromptTooLong, SequenceFailed
 from tests.fakes import ENDLESS_TOKEN, FakeRunner, engine_over, one_hot, until
 
 
@@ -89,6 +89,14 @@ async def test_stop_id_at_max_tokens_is_a_stop() -> None:
 async def test_resumed_tokens_are_counted_and_not_said_again() -> None:
     engine = engine_of(ScriptedRunner(1, 2, 3, 4, 5))
     assert await collect(engine, greedy(4), resumed=(1, 2)) == ([3, 4], FinishReason.LENGTH)
+    await engine.stop()
+
+
+async def test_what_can_never_fit_is_refused_and_what_just_fits_is_not() -> None:
+    engine = engine_over(FakeRunner(), [].append, block_count=4)  # type: ignore[arg-type]
+    with pytest.raises(PromptTooLong):
+        await collect(engine, greedy(63))
+    assert len((await collect(engine, greedy(62)))[0]) == 62
     await engine.stop()
 
 

@@ -100,7 +100,8 @@ async def test_min_p_of_1_keeps_the_likeliest_token_alone(stub: Stub) -> None:
     hot = {"temperature": 2.0, "top_p": 1.0, "top_k": 0, "seed": 3, "max_tokens": 20, "ignore_eos": True}
     likeliest = await ids_of(stub, max_tokens=20, ignore_eos=True)
     assert await ids_of(stub, **hot, min_p=1.0) == likeliest
-    assert await ids_of(stub, **hot, min_p=0.0) != likeliest
+    answers = [await ids_of(stub, **hot | {"seed": seed}, min_p=0.0) for seed in range(8)]
+    assert any(answer != likeliest for answer in answers)
 
 
 async def test_min_p_leaves_out_what_is_less_likely_than_its_share(stub: Stub) -> None:

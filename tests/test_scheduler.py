@@ -153,7 +153,7 @@ TestSchedulerMachine.settings = hypothesis_settings(max_examples=150, stateful_s
 @pytest.mark.timeout(900)
 def test_scheduler_machine_in_long_runs() -> None:
     long = hypothesis_settings(max_examples=2000, stateful_step_count=60, deadline=None)
-    run_state_machine_as_test(SchedulerMachine, settings=long)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(SchedulerMachine, settings=long)
 
 
 def test_decode_tokens_go_before_a_prompt_in_chunks() -> None:

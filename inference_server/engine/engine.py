@@ -16,7 +16,7 @@ from functools import partial
 from inference_server.engine.scheduler import Scheduler
 from inference_server.engine.step import NotFinite, Step
 from inference_server.engine.types import EngineUse, SampledToken, SamplingParams, Sequence, TokenEvent
-from inference_server.errors import EngineFailed
+from inference_server.errors import EngineFailed, PromptTooLong
 
 _log = logging.getLogger(__name__)
 _STOP_S = 1.0
@@ -110,10 +110,14 @@ class Engine:
 
         resumed_token_ids: the first tokens of the answer, which are not generated again; fewer than max_tokens.
         Closing the generator early cancels the sequence: the engine drops it before its next step.
-        Raises EngineFailed, and OutOfMemory or SequenceFailed for what befalls this sequence alone.
+        Raises EngineFailed; PromptTooLong where the cache could never hold prompt and answer; OutOfMemory or
+        SequenceFailed for what befalls this sequence alone.
         """
         if self._failed:
             raise EngineFailed
+        capacity = self._scheduler.cache.token_capacity
+        if len(prompt_token_ids) + params.max_tokens > capacity:
+            raise PromptTooLong(len(prompt_token_ids), params.max_tokens, capacity)
         sequence, mail, ended = Sequence(prompt_token_ids, params, list(resumed_token_ids)), _Mail(), False
         self._mails[sequence] = mail
         self._inbox.put(_Add(sequence))

@@ -22,8 +22,8 @@ def gumbel_noise(keys: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
     mixed = (mixed ^ _shifted(mixed, 30)) * _signed(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ _shifted(mixed, 27)) * _signed(0x94D049BB133111EB)
     mixed = mixed ^ _shifted(mixed, 31)
-    noise: torch.Tensor = (_shifted(mixed, 11).double() + 0.5).mul_(2.0**-53)  # uniform in (0, 1)
-    return noise.log_().neg_().log_().neg_()
+    uniform = (_shifted(mixed, 11).double() + 0.5) * 2.0**-53  # in (0, 1)
+    return -torch.log(-torch.log(uniform))
 
 
 def _shifted(numbers: torch.Tensor, places: int) -> torch.Tensor:

@@ -93,9 +93,9 @@ class KVCache:
         """The cache now holds so many of the sequence's tokens; blocks that have become full become known."""
         first_new = sequence.computed_count // self.block_size
         sequence.computed_count = computed_count
-        if not self._prefix_caching:
-            return
         full = computed_count // self.block_size
+        if full == first_new or not self._prefix_caching:
+            return
         for digest, block in zip(
             self._digests(sequence, full)[first_new:full], sequence.block_ids[first_new:full], strict=True
         ):

@@ -41,8 +41,7 @@ class Scheduler:
         return len(self._waiting)
 
     def add(self, sequence: Sequence) -> None:
-        """Takes a sequence in. It must fit into the cache when it is alone, with max_tokens of answer."""
-        assert len(sequence.prompt_token_ids) + sequence.params.max_tokens <= self.cache.token_capacity
+        """Takes a sequence in. With max_tokens of answer it must fit into the cache when it is alone."""
         self._waiting.append(sequence)
         self.counts.started += 1
 

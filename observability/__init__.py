@@ -1,0 +1,1 @@
+"""Logs and metrics of both programs. Knows neither of them."""

@@ -1,0 +1,59 @@
+"""Log lines for a terminal or for a collector. A record's `fields` are shown as key=value, or as JSON's own keys.
+
+Text from outside is escaped, so that no input can begin a line of its own.
+"""
+
+import datetime
+import json
+import logging
+import sys
+from typing import Any
+
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
+
+
+def configure_logs(level: str, log_format: str) -> None:
+    """To be called once, by the program. level: debug to error. log_format: text or json."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def fields(**named: object) -> dict[str, dict[str, object]]:
+    """What a log call takes as `extra`. None is left out."""
+    return {"fields": {name: value for name, value in named.items() if value is not None}}
+
+
+class TextFormatter(logging.Formatter):
+    """`14:30:02 INFO name: message key=value`; a traceback follows on lines of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        pairs = (f" {name}={value}" for name, value in _fields(record).items())
+        return (super().formatMessage(record) + "".join(pairs)).translate(_CONTROL)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC, ISO 8601), level, logger, message, the fields, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        line: dict[str, Any] = {
+            "time": time.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(_fields(record) | line, default=str)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    found: dict[str, object] = getattr(record, "fields", {})
+    return found
