@@ -84,17 +84,20 @@ async def turn(engine: Engine, parts: LoadedParts, runs: int) -> None:
 
 
 async def step(engine: Engine, parts: LoadedParts, runs: int) -> None:
-    """Where the time of a decode step goes at 1 and at 16 streams, in ms; medians over the steps."""
+    """Where the time of a decode step goes at 1 and at 16 streams, in ms; medians over the steps that all are in."""
     for streams in (1, 16):
-        spent: dict[str, list[float]] = defaultdict(list)
+        spent: dict[str, list[tuple[float, float]]] = defaultdict(list)
         with timed(spent, *_places(engine, parts)):
             lists = [list[float]() for _ in range(streams)]
             await asyncio.gather(
-                *(token_times(engine, prompt(200, 3000 + place), 8 * runs, times) for place, times in enumerate(lists))
+                *(token_times(engine, prompt(200, 3000 + place), 120, times) for place, times in enumerate(lists))
             )
-        decode_steps = 4 * runs  # the last ones, when no prompt is left
-        whole = statistics.median(gap_ms for times in lists for gap_ms in gaps_ms(times)[-decode_steps:])
-        parts_ms = {name: statistics.median(times[-decode_steps:]) for name, times in spent.items()}
+        begin_s, end_s = max(times[0] for times in lists), min(times[-1] for times in lists)
+        whole = statistics.median(gaps_ms([sampled_s for sampled_s in lists[0] if begin_s <= sampled_s <= end_s]))
+        parts_ms = {
+            name: statistics.median(ms for ended_s, ms in calls if begin_s < ended_s <= end_s)
+            for name, calls in spent.items()
+        }
         told = ", ".join(f"{name} {ms:.2f}" for name, ms in parts_ms.items())
         print(f"{streams} streams: {whole:.1f} ms a step: {told}, else {whole - sum(parts_ms.values()):.2f}")
 
@@ -108,8 +111,8 @@ def _places(engine: Engine, parts: LoadedParts) -> list[tuple[str, Any, str]]:
 
 
 @contextmanager
-def timed(spent: dict[str, list[float]], *places: tuple[str, Any, str]) -> Iterator[None]:
-    """Wraps methods so that each call's milliseconds are kept."""
+def timed(spent: dict[str, list[tuple[float, float]]], *places: tuple[str, Any, str]) -> Iterator[None]:
+    """Wraps methods so that each call's end and milliseconds are kept."""
 
     def wrapped(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
@@ -117,7 +120,8 @@ def timed(spent: dict[str, list[float]], *places: tuple[str, Any, str]) -> Itera
             try:
                 return method(*args)
             finally:
-                spent[name].append((time.perf_counter() - started_s) * 1e3)
+                ended_s = time.perf_counter()
+                spent[name].append((ended_s, (ended_s - started_s) * 1e3))
 
         return call
 

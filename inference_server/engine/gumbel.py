@@ -23,7 +23,8 @@ def gumbel_noise(keys: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
     mixed = (mixed ^ _shifted(mixed, 27)) * _signed(0x94D049BB133111EB)
     mixed = mixed ^ _shifted(mixed, 31)
     uniform = (_shifted(mixed, 11).double() + 0.5) * 2.0**-53  # in (0, 1)
-    return -torch.log(-torch.log(uniform))
+    noise: torch.Tensor = -torch.log(-torch.log(uniform))
+    return noise
 
 
 def _shifted(numbers: torch.Tensor, places: int) -> torch.Tensor:
