@@ -29,7 +29,8 @@ from inference_server.servicer import LoadedService
 from protos.chat.v1.ranges import RANGES
 
 _log = logging.getLogger(__name__)
-# On the CPU so many prompt tokens make a step some five times as long as one of decode tokens alone; on CUDA not measured.
+# Prompt tokens of one step: on the CPU it then takes some five times as long as one of decode tokens alone; on CUDA
+# that is not measured.
 _STEP_TOKENS = {"cpu": 48, "cuda": 512}
 
 
