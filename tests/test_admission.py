@@ -22,13 +22,15 @@ def ask(max_tokens: int = 5, content: str = "Hello") -> chat_pb2.ChatCompletionR
     return chat_pb2.ChatCompletionRequest(messages=[message], max_tokens=max_tokens)
 
 
-async def fill(service: InProcessService, stub: "chat_pb2_grpc.ChatServiceAsyncStub", waiting: int) -> list[object]:
+async def fill(
+    service: InProcessService, stub: "chat_pb2_grpc.ChatServiceAsyncStub", waiting: int
+) -> "list[asyncio.Task[chat_pb2.ChatCompletion]]":
     """One request that runs, which takes no step, and so many that wait."""
     calls = [asyncio.ensure_future(stub.CreateChatCompletion(ask()))]
     await until(lambda: service.engine.use.running_count == 1)
     calls += [asyncio.ensure_future(stub.CreateChatCompletion(ask())) for _ in range(waiting)]
     await until(lambda: service.state._chat_count == 1 + waiting)
-    return list(calls)
+    return calls
 
 
 async def test_full_queue_is_refused_over_both_transports_with_a_time_to_come_again() -> None:
@@ -57,8 +59,8 @@ async def test_full_queue_is_refused_over_both_transports_with_a_time_to_come_ag
             assert response.headers["Retry-After"] == "1"
             assert response.json()["error"]["code"] == "rate_limit_exceeded"
         service.runner.allow(1000)
-        answers = await asyncio.gather(*calls)  # type: ignore[arg-type]
-        assert [answer.usage.completion_tokens for answer in answers] == [5] * 4  # type: ignore[attr-defined]
+        answers = await asyncio.gather(*calls)
+        assert [answer.usage.completion_tokens for answer in answers] == [5] * 4
         assert (await stub.CreateChatCompletion(ask())).usage.completion_tokens == 5
 
 
@@ -132,11 +134,11 @@ async def test_request_whose_deadline_passes_in_the_queue_is_never_computed() ->
             await stub.CreateChatCompletion(ask(), timeout=0.2)
         assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         service.runner.allow(100)
-        await first  # type: ignore[misc]
+        await first
         await until(lambda: service.sequence_count == 0)
         counts = service.engine.use.counts
         assert (counts.started, counts.finished, counts.cancelled) == (2, 1, 1)
-        assert counts.prompt_tokens == first.result().usage.prompt_tokens  # type: ignore[attr-defined]
+        assert counts.prompt_tokens == first.result().usage.prompt_tokens
 
 
 async def test_answer_that_takes_longer_than_the_server_allows_ends() -> None:

@@ -89,10 +89,11 @@ async def test_nothing_that_a_client_sends_becomes_a_series() -> None:
 
 
 async def test_the_program_serves_metrics_on_a_port_of_their_own() -> None:
-    program, port = start_server("--metrics-port", str(_free_port()), "--log-format", "json")
+    metrics_port = _free_port()
+    program, port = start_server("--metrics-port", str(metrics_port), "--log-format", "json")
     try:
         program.wait_for('"message": "ready: demo')
-        metrics_port = program.process.args[-3]  # type: ignore[index]
+
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             sent = (("x-request-id", "abc-1"),)
             await chat_pb2_grpc.ChatServiceStub(channel).CreateChatCompletion(ask(), metadata=sent)

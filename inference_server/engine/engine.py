@@ -20,6 +20,7 @@ from inference_server.errors import EngineFailed, PromptTooLong, QueueFull
 
 _log = logging.getLogger(__name__)
 _STOP_S = 1.0
+_MOST_TAKEN = 256  # with 20 logprobs a token some 155 kB in a message, which clients take up to 4 MiB of
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,12 @@ class _Mail:
         self._arrived.set()
 
     async def take(self) -> list[TokenEvent]:
-        """All that has arrived, at least one; raises the error that ended the sequence when all before it is read."""
+        """What has arrived, 1 to 256 events; raises the error that ended the sequence when all before it is read."""
         await self._arrived.wait()
         if not self._events and self._error:
             raise self._error
-        events, self._events = self._events, []
-        if not self._error:
+        events, self._events = self._events[:_MOST_TAKEN], self._events[_MOST_TAKEN:]
+        if not self._events and not self._error:
             self._arrived.clear()
         return events
 
@@ -99,8 +100,12 @@ class Engine:
         self._failed = False
         self._sent = _Sent()  # the event loop's
         self._taken = _Sent()  # the engine thread's
-        self.step_count = 0  # steps that have ended
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def step_count(self) -> int:
+        """Computations that have ended; while a failed step is divided, each part counts."""
+        return self._step.attempt_count
 
     @property
     def has_work(self) -> bool:
@@ -205,7 +210,6 @@ class Engine:
                     self._step.clear(self._scheduler.distrust(chunk.sequence))
                 self._scheduler.fail(chunk.sequence)
                 events.append((chunk.sequence, outcome))
-        self.step_count += 1
         self._on_step(time.perf_counter() - started_s)
         if events:
             self._call_back(partial(self._deliver, events))
