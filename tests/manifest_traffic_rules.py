@@ -6,10 +6,9 @@ from itertools import chain
 
 import click
 
-import http_bridge.config
-from http_bridge.app import create_app
 from tests.manifest_facts import NAMESPACE, PROGRAMS, Rule, deployments, options, settings
 from tests.manifests import Cluster, Document
+from tests.programs import ROOT
 
 
 def everything_is_in_the_namespace(cluster: Cluster) -> Iterator[str]:
@@ -26,16 +25,12 @@ def everything_is_in_the_namespace(cluster: Cluster) -> Iterator[str]:
 def bridge_is_probed_by_http(cluster: Cluster) -> Iterator[str]:
     [container] = cluster.get("Deployment", "bridge")["spec"]["template"]["spec"]["containers"]
     paths = {"startupProbe": "/livez", "readinessProbe": "/health", "livenessProbe": "/livez"}
-    known = create_app(_bridge_settings()).openapi()["paths"]
+    source = (ROOT / "http_bridge/app.py").read_text()
     for probe, path in paths.items():
-        if container.get(probe, {}).get("httpGet") != {"path": path, "port": "http"} or path not in known:
+        if container.get(probe, {}).get("httpGet") != {"path": path, "port": "http"}:
             yield f"{probe}: {container.get(probe)}"
-
-
-def _bridge_settings() -> http_bridge.config.Settings:
-    taken: list[http_bridge.config.Settings] = []
-    http_bridge.config.command(taken.append).main(args=[], standalone_mode=False)
-    return taken[0]
+        if f'@app.get("{path}"' not in source:
+            yield f"{probe}: the bridge has no {path}"
 
 
 def replicas_are_the_autoscalers(cluster: Cluster) -> Iterator[str]:

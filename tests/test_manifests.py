@@ -1,6 +1,7 @@
 """The manifests of k8s/: every set of them against the schemas, the rules and the code, without a cluster."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -210,3 +211,40 @@ def test_kubectl_renders_what_is_tested_here(directory: Path) -> None:
     theirs, ours = list(yaml.safe_load_all(done.stdout)), rendered(directory).documents
     assert len(theirs) == len(ours)
     assert all(document in ours for document in theirs)
+
+
+READMES = ["README.md", "README.zh-CN.md"]
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_every_path_and_object_that_the_guide_names_is_there(name: str) -> None:
+    text = (K8S / name).read_text()
+    paths = set(re.findall(r"(?<![\w.])k8s/[\w./-]*\w|(?<=\()README[\w.-]*", text))
+    assert len(paths) > 8
+    assert [path for path in paths if not (ROOT / path).exists() and not (K8S / path).exists()] == []
+    objects = set(re.findall(r"\b(deployment|job|service)/([\w-]+)", text))
+    assert {"deployment", "job", "service"} == {kind for kind, _ in objects}
+    for kind, named in objects:
+        assert BASE.get(kind.capitalize(), named)
+    settings = set(re.findall(r"`((?:INFERENCE|BRIDGE|DOWNLOAD)_[A-Z_]+)", text))
+    assert settings
+    assert all(any(setting in options(program) for program in PROGRAMS) for setting in settings)
+
+
+def test_both_guides_are_in_step() -> None:
+    english, chinese = ((K8S / name).read_text() for name in READMES)
+    for pattern in (r"(?m)^(#+) ", r"```sh\n(.*?)```", r"\bk8s/[\w./-]+", r"`([^`\n]*)`"):
+        found = [re.findall(pattern, text, re.DOTALL) for text in (english, chinese)]
+        assert Counter(found[0]) == Counter(found[1]), pattern
+
+
+def test_the_guide_says_the_numbers_of_the_autoscaler_and_the_node_port() -> None:
+    spec, english = BASE.get(*QUEUE)["spec"], (K8S / READMES[0]).read_text()
+    for metric in spec["metrics"]:
+        of_pods = metric["pods"]
+        assert f"`{of_pods['metric']['name']}`, {of_pods['target']['averageValue']} a pod" in english
+    [port] = BASE.get("Service", "bridge-nodeport")["spec"]["ports"]
+    assert f"port {port['nodePort']}" in english
+    probe = BASE.get(*INFERENCE)["spec"]["template"]["spec"]["containers"][0]["startupProbe"]
+    minutes = probe["periodSeconds"] * probe["failureThreshold"] // 60
+    assert f"After {minutes} minutes it is started again" in english
