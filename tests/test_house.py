@@ -46,6 +46,7 @@ FLOORS = {
     "inference_server.download.selection": 7,
     "inference_server.download.local_files": 7,
     "inference_server.download.byte_progress": 7,
+    "inference_server.download.wait": 7,
     "inference_server.download.transfer": 8,
     "inference_server.download.__main__": 9,
     "inference_server.service_state": 6,
