@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import grpc
+
 from inference_server.accounting import Accounting
 from inference_server.chat.types import ChatRequest, Message, Role
 from inference_server.config import Settings
@@ -34,6 +36,7 @@ _WARM_UP = ChatRequest(
     model=None, messages=(Message(Role.USER, "Hello"),), temperature=None, top_p=None, top_k=None, seed=0,
     max_tokens=2, stop=(), ignore_eos=True, return_token_ids=False,
 )  # fmt: skip
+_REFUSING_S = 2.0  # how long a draining server refuses new chats itself before it sends clients away
 _CLOSE_S = 0.5  # for calls that are left after the drain, and for watchers of health
 
 
@@ -53,7 +56,7 @@ async def serve(settings: Settings) -> int:
         await server.start()
         _log.info("gRPC on %s:%d, loading %s", settings.host, port, settings.model)
         try:
-            return await life.run()
+            return await life.run(server)
         finally:
             await server.stop(_CLOSE_S)
             await life.end()
@@ -71,7 +74,7 @@ class _Life:
         self._engine: Engine | None = None
         self._watching: asyncio.Task[None] | None = None
 
-    async def run(self) -> int:
+    async def run(self, server: grpc.aio.Server) -> int:
         """Returns the exit code."""
         try:
             parts = await _until(self.stopping, _load(self._settings, self.state))
@@ -80,7 +83,9 @@ class _Life:
             await self.stopping.wait()
         except EngineFailed:  # while it warmed up; its traceback is in the log
             return 1
-        return 1 if self.state.phase is Phase.FAILED else await _drain(self._settings.drain_timeout_s, self.state)
+        if self.state.phase is Phase.FAILED:
+            return 1
+        return await _drain(server, self._settings.drain_timeout_s, self.state)
 
     async def end(self) -> None:
         """Stops the engine and its watchdog."""
@@ -151,14 +156,26 @@ async def _load(settings: Settings, state: ServiceState) -> "LoadedParts":
     return await _in_daemon_thread(load)
 
 
-async def _drain(timeout_s: int, state: ServiceState) -> int:
-    """Lets running chats end; those that take longer are cut off. Returns the exit code."""
+async def _drain(server: grpc.aio.Server, timeout_s: int, state: ServiceState) -> int:
+    """Lets running chats end; those that take longer are cut off. Returns the exit code.
+
+    New chats are refused in words at first. Then clients are told to go: gRPC's GOAWAY makes them look for another
+    server, where a connection that stays open would keep bringing theirs here.
+    """
     state.enter(Phase.DRAINING)
     _log.info("draining: running chats have %d s", timeout_s)
+    closing: asyncio.Task[None] | None = None
     try:
-        await asyncio.wait_for(state.idle(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            idle = asyncio.ensure_future(state.idle())
+            await asyncio.wait({idle}, timeout=_REFUSING_S)
+            if not idle.done():
+                closing = asyncio.create_task(server.stop(timeout_s))
+            await idle
     except TimeoutError:
         _log.warning("some chats were still running after %d s", timeout_s)
+    if closing:
+        closing.cancel()
     return 1 if state.phase is Phase.FAILED else 0
 
 

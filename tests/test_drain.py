@@ -65,6 +65,38 @@ async def test_sixteen_streams_end_whole_and_new_calls_are_refused() -> None:
         server.stop()
 
 
+async def test_clients_go_to_another_server_while_one_drains() -> None:
+    draining, drained_port = start_server("--drain-timeout-s", "100")
+    other, other_port = start_server()
+    try:
+        draining.wait_for("ready: demo")
+        other.wait_for("ready: demo")
+        both = f"ipv4:127.0.0.1:{drained_port},127.0.0.1:{other_port}"
+        async with (
+            grpc.aio.insecure_channel(both, options=(("grpc.lb_policy_name", "round_robin"),)) as channel,
+            grpc.aio.insecure_channel(f"127.0.0.1:{drained_port}") as direct,
+        ):
+            long = asked(1)
+            long.max_tokens = 2000
+            running = asyncio.ensure_future(ids_of(chat_pb2_grpc.ChatServiceStub(direct).StreamChatCompletion(long)))
+            stub = chat_pb2_grpc.ChatServiceStub(channel)
+            short = asked(2)
+            short.max_tokens = 5
+            for _ in range(4):
+                await stub.CreateChatCompletion(short)
+            draining.signal()
+            draining.wait_for("draining")
+            await asyncio.sleep(3)  # two of refusing, and a little
+            for _ in range(20):
+                assert (await stub.CreateChatCompletion(short)).usage.completion_tokens == 5
+            assert not running.done()
+            assert len(await running) == 2000
+        assert draining.wait() == 0
+    finally:
+        draining.stop()
+        other.stop()
+
+
 DEAF_CLIENT = """
 import sys, grpc
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
