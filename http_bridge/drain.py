@@ -36,9 +36,14 @@ class Drain:
         return bool(self._chat_count or self._calls)
 
     @property
+    def lasts_s(self) -> float:
+        """Since the drain began."""
+        return 0.0 if self._began_s is None else time.monotonic() - self._began_s
+
+    @property
     def left_s(self) -> float:
         """Until the running answers are ended; below 0 after that."""
-        return self._timeout_s - (time.monotonic() - self._began_s) if self._began_s is not None else self._timeout_s
+        return self._timeout_s - self.lasts_s
 
     def begin(self) -> None:
         self._began_s = time.monotonic()

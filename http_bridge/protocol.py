@@ -4,6 +4,7 @@ One object a connection. Knows nothing of routes; an error that is found here is
 """
 
 import asyncio
+import contextlib
 from http import HTTPStatus
 from typing import Any
 
@@ -45,9 +46,8 @@ class _Connection(h11.Connection):
 
 
 def _require_modest_head(request: h11.Request) -> None:
-    size = (
-        len(request.method) + len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
-    )
+    line = len(request.method) + len(request.target) + len("  HTTP/1.1\r\n")
+    size = line + sum(len(name) + len(value) + len(": \r\n") for name, value in request.headers) + len("\r\n")
     if size > MAX_HEAD_BYTES or len(request.headers) > _MAX_HEADERS:
         raise h11.RemoteProtocolError(_HEAD_TOO_LARGE, error_status_hint=431)
 
@@ -135,7 +135,7 @@ class BoundedProtocol(H11Protocol):
         self._expect(None)
         self._timer = self.loop.call_later(_LINGER_S, self.transport.abort)
         self.flow.resume_reading()
-        if self.transport.can_write_eof():
+        with contextlib.suppress(OSError):  # the client may have reset the connection by now
             self.transport.write_eof()
 
     def _should_upgrade(self) -> bool:

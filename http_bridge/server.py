@@ -18,6 +18,7 @@ from http_bridge.protocol import BoundedProtocol
 
 _log = logging.getLogger(__name__)
 _LAST_WORDS_S = 1.0  # for the error events of the answers that were ended
+_ARRIVING_S = 1.0  # for requests that were on their way when the drain began; they are refused in words
 _BACKLOG = 2048
 
 
@@ -53,7 +54,7 @@ class BridgeServer(uvicorn.Server):
         if not self._is_told:  # a signal's handler must not log
             self._is_told = True
             _log.info("draining: %d running answers may go on", drain.chat_count)
-        if not drain.is_busy and not self._unsent():
+        if not drain.is_busy and not self._unsent() and not (drain.lasts_s < _ARRIVING_S and self._arriving()):
             return True
         if drain.left_s <= 0 and not drain.is_over:
             _log.warning("drain timeout: %d answers are ended", drain.chat_count)
@@ -64,16 +65,18 @@ class BridgeServer(uvicorn.Server):
         """Connections with bytes that their client has not taken."""
         return [one for one in self._connections() if one.transport.get_write_buffer_size()]
 
+    def _arriving(self) -> list[Any]:
+        """Connections with a request whose body is not all there."""
+        return [one for one in self._connections() if one.conn.their_state is h11.SEND_BODY]
+
     def _connections(self) -> list[Any]:
         return list(self.server_state.connections)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """uvicorn's, after letting go of those that it would wait for in vain."""
         self.drain.end()
-        stuck = self._unsent()
-        for connection in self._connections():
-            if connection in stuck or connection.conn.their_state is h11.SEND_BODY:
-                connection.transport.abort()
+        for connection in (*self._unsent(), *self._arriving()):
+            connection.transport.abort()
         await super().shutdown(sockets)
 
 

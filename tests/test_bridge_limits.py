@@ -221,6 +221,19 @@ async def test_upgrade_is_not_taken_and_not_logged(connect: Connect, caplog: pyt
     assert not caplog.records
 
 
+async def test_client_that_resets_while_it_is_refused_is_no_fault(
+    bridge: InProcessBridge, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = await connect(b"")
+    await until(lambda: len(bridge.server.server_state.connections) == 1)
+    [protocol] = list(bridge.server.server_state.connections)
+    one.writer.transport.abort()
+    await asyncio.sleep(0)
+    protocol.data_received(b"\x16\x03\x01")  # what was read just before the reset
+    await until(lambda: not bridge.server.server_state.connections)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
 async def test_connections_leave_nothing_behind(bridge: InProcessBridge, connect: Connect) -> None:
     for sent in (b"", b"GET /li", HEAD + LENGTH, filler(2**15)):
         one = await connect(sent)
