@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import logging
 import re
+import sys
 from collections.abc import AsyncIterator, Iterator
 
 import grpc
 import httpx2
 import pytest
 
+from observability.logs import JsonFormatter, TextFormatter
 from tests.fake_upstream import FakeUpstream, fake_upstream
 from tests.fakes import until
 from tests.programs import Program, start_bridge
@@ -117,6 +120,18 @@ async def test_no_input_makes_a_line_of_its_own(bridge: tuple[Program, str, str]
     others = [line for line in program.lines if "chat" not in line and "Invalid HTTP request" not in line]
     assert len(others) == 3, others  # the beginning, the drain and the end
     assert len(chats(program, log_format)) == expected
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_exception_does_not_make_a_line_of_its_own(formatter: logging.Formatter) -> None:
+    for evil in EVIL:
+        try:
+            raise ValueError(evil)
+        except ValueError:
+            record = logging.LogRecord("name", logging.ERROR, "", 0, "failed", None, sys.exc_info())
+        first, *more = formatter.format(record).splitlines()
+        assert "failed" in first
+        assert all(line.startswith("  ") for line in more)
 
 
 async def _send_raw(url: str, header: str, evil: str) -> int:
