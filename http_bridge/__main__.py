@@ -1,59 +1,45 @@
 """`python -m http_bridge`: settings to server."""
 
+import contextlib
 import logging
-import os
-import socket
 import sys
-from types import FrameType
+from collections.abc import Callable
+from typing import TypeVar
 
 import click
-import uvicorn
 
-from http_bridge.app import create_app
 from http_bridge.config import Settings, command
+from http_bridge.metrics import Metrics
+from http_bridge.server import BridgeServer, listen
+from observability.exporter import exported
+from observability.logs import configure_logs
 
 _log = logging.getLogger(__name__)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn whose second signal ends the process at once, whatever still runs."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.should_exit:
-            os._exit(1)
-        self.should_exit = True
+_T = TypeVar("_T")
 
 
 def run(settings: Settings) -> None:
     """Serves until told to stop. A bad start is one line and exit code 2."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    configure_logs(settings.log_level, settings.log_format)
     logging.getLogger("uvicorn.error").setLevel("WARNING")  # its steps of starting and ending are no news
-    config = uvicorn.Config(
-        create_app(settings),
-        http="h11",  # it bounds headers, httptools does not
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=settings.drain_timeout_s,
-    )
-    listener = _listen(settings.host, settings.port)
-    _log.info("HTTP on %s:%d for %s", settings.host, listener.getsockname()[1], settings.target)
-    server = _Server(config)
-    server.run(sockets=[listener])
+    host, port, metrics = settings.host, settings.port, Metrics()
+    with contextlib.ExitStack() as stack:
+        listener = _opened("--port", host, port, lambda: listen(host, port))
+        exporting = exported(metrics.registry, host, settings.metrics_port)
+        metrics_port = _opened("--metrics-port", host, settings.metrics_port, lambda: stack.enter_context(exporting))
+        _log.info("HTTP on %s:%d for %s", host, listener.getsockname()[1], settings.target)
+        if metrics_port:
+            _log.info("metrics on %s:%d", host, metrics_port)
+        BridgeServer(settings, metrics).run(sockets=[listener])
     _log.info("ended")
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _opened(setting: str, host: str, port: int, open_port: Callable[[], _T]) -> _T:
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        return open_port()
     except OSError as error:
-        print(f"http_bridge: --port {port}: cannot listen on {host}:{port}: {error.strerror}", file=sys.stderr)
+        print(f"http_bridge: {setting} {port}: cannot listen on {host}:{port}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # without it each answer waits 40 ms for an ACK
-    return listener
 
 
 def main() -> None:

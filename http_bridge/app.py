@@ -2,7 +2,6 @@
 
 import json
 import re
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Annotated, Any
@@ -10,29 +9,30 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi_offline import FastAPIOffline
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from http_bridge.accounting import Accounting
 from http_bridge.answers import ChatCompletion, ErrorBody, Health, ModelCard, ModelList
 from http_bridge.config import Settings
-from http_bridge.errors import ApiError, install_error_handlers
+from http_bridge.drain import Drain
+from http_bridge.errors import ApiError, install_error_handlers, too_late
+from http_bridge.exchange import CHAT_PATH, NOBODY_READS_IT, Exchange, exchange_of
+from http_bridge.metrics import Metrics
 from http_bridge.schemas import ChatCompletionRequest
 from http_bridge.strict_request import StrictRoute
-from http_bridge.translate import ChunkTranslator, to_completion, to_grpc, to_health, to_model_card
+from http_bridge.translate import ChunkTranslator, finish_reason, to_completion, to_grpc, to_health, to_model_card
 from http_bridge.upstream import ClientGone, Upstream, first_unless_gone
 from protos.chat.v1 import chat_pb2
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _MAX_TIMEOUT_S = 86_400.0
-_NOBODY_READS_IT = 499  # nginx's number for a client that closed the request
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, metrics: Metrics, drain: Drain) -> FastAPI:
     """The bridge as an ASGI application."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.upstream = Upstream(settings.target)
+        app.state.upstream = Upstream(settings.target, drain, metrics)
         yield
         await app.state.upstream.close()
 
@@ -44,41 +44,35 @@ def create_app(settings: Settings) -> FastAPI:
         responses={"default": {"model": ErrorBody, "description": "OpenAI's error object."}},
     )
     app.state.max_body_bytes = settings.max_body_bytes
+    app.state.read_timeout_s = settings.read_timeout_s
+    app.state.drain = drain
     app.router.route_class = StrictRoute
-    app.add_middleware(RequestIds)
+    app.add_middleware(Accounting, metrics=metrics, drain=drain)
     install_error_handlers(app)
     _add_routes(app)
     return app
 
 
-class RequestIds:
-    """Gives every request an id, the client's where it sent a fit one, and returns it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
-        request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-            await send(message)
-
-        await self._app(scope, receive, send_with_id)
-
-
-def _upstream(request: Request) -> Upstream:
+# Coroutines, because FastAPI takes any other function to a thread.
+async def _upstream(request: Request) -> Upstream:
     upstream: Upstream = request.app.state.upstream
     return upstream
 
 
-def _timeout_s(x_request_timeout: Annotated[str | None, Header(description="Seconds.")] = None) -> float | None:
+async def _drain(request: Request) -> Drain:
+    drain: Drain = request.app.state.drain
+    return drain
+
+
+async def _accepted_chat(request: Request, drain: Annotated[Drain, Depends(_drain)]) -> Exchange:
+    """The exchange of a chat that may run. Raises ApiError while the bridge drains."""
+    drain.accept_chat()
+    exchange = exchange_of(request.scope)
+    exchange.is_accepted_chat = True
+    return exchange
+
+
+async def _timeout_s(x_request_timeout: Annotated[str | None, Header(description="Seconds.")] = None) -> float | None:
     if x_request_timeout is None:
         return None
     timeout_s = float(x_request_timeout) if _SECONDS.fullmatch(x_request_timeout) else -1.0
@@ -88,25 +82,32 @@ def _timeout_s(x_request_timeout: Annotated[str | None, Header(description="Seco
 
 
 _Upstream = Annotated[Upstream, Depends(_upstream)]
+_Drain = Annotated[Drain, Depends(_drain)]
+_AcceptedChat = Annotated[Exchange, Depends(_accepted_chat)]
 _Timeout = Annotated[float | None, Depends(_timeout_s)]
 
 
 def _add_routes(app: FastAPI) -> None:
     """The contract's paths."""
 
-    @app.post("/v1/chat/completions", responses={200: {"model": ChatCompletion, "description": _ANSWER}})
+    @app.post(CHAT_PATH, responses={200: {"model": ChatCompletion, "description": _ANSWER}})
     async def chat_completions(
-        body: ChatCompletionRequest, request: Request, upstream: _Upstream, timeout_s: _Timeout
+        body: ChatCompletionRequest, request: Request, upstream: _Upstream, timeout_s: _Timeout, exchange: _AcceptedChat
     ) -> Response:
         """Answers a conversation, whole or as server-sent events."""
-        asked, request_id = to_grpc(body), request.scope["state"]["request_id"]
+        asked, exchange.streams = to_grpc(body), bool(body.stream)
+        if timeout_s is not None:
+            timeout_s -= exchange.elapsed_s
+            if timeout_s <= 0:
+                raise too_late()
         try:
             if body.stream:
-                return await _streamed(upstream.stream(asked, request_id, timeout_s), body, request)
-            answer = await upstream.create(asked, request_id, timeout_s, request)
+                return await _streamed(upstream.stream(asked, exchange.request_id, timeout_s), body, request)
+            answer = await upstream.create(asked, exchange.request_id, timeout_s, request)
+            _note_end(exchange, answer)
             return JSONResponse(to_completion(answer, body))
         except ClientGone:
-            return Response(status_code=_NOBODY_READS_IT)
+            return Response(status_code=NOBODY_READS_IT)
 
     @app.get("/v1/models", responses={200: {"model": ModelList}})
     async def models(upstream: _Upstream) -> Response:
@@ -123,10 +124,10 @@ def _add_routes(app: FastAPI) -> None:
         return JSONResponse(to_model_card(served))
 
     @app.get("/health", responses={200: {"model": Health}, 503: {"model": Health}})
-    async def health(upstream: _Upstream) -> Response:
+    async def health(upstream: _Upstream, drain: _Drain) -> Response:
         """Says whether chats can be answered: 200 or 503."""
         try:
-            state = to_health(await upstream.model())
+            state = {"status": "draining"} if drain.is_draining else to_health(await upstream.model())
         except ApiError:
             state = {"status": "unavailable"}
         headers = {} if state["status"] == "ok" else {"Retry-After": "2"}
@@ -150,7 +151,8 @@ async def _streamed(
     except BaseException:
         await chunks.aclose()
         raise
-    return StreamingResponse(_events(first, chunks, body), media_type="text/event-stream", headers=_UNBUFFERED)
+    events = _events(first, chunks, body, exchange_of(request.scope))
+    return StreamingResponse(events, media_type="text/event-stream", headers=_UNBUFFERED)
 
 
 _UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -160,9 +162,10 @@ async def _events(
     first: chat_pb2.ChatCompletionChunk,
     chunks: AsyncGenerator[chat_pb2.ChatCompletionChunk],
     body: ChatCompletionRequest,
+    exchange: Exchange,
 ) -> AsyncGenerator[str]:
     """OpenAI's events. An error on the way is an event too, and then there is no [DONE]."""
-    translator = ChunkTranslator(first, body)
+    translator, chunk = ChunkTranslator(first, body), first
     async with aclosing(chunks):
         yield _event(translator.opening())
         try:
@@ -171,9 +174,16 @@ async def _events(
             async for chunk in chunks:
                 yield "".join(_event(event) for event in translator.events(chunk))
         except ApiError as error:
+            exchange.reason = error.reason
             yield _event(error.body())
             return
+        _note_end(exchange, chunk)
         yield "data: [DONE]\n\n"
+
+
+def _note_end(exchange: Exchange, ended: chat_pb2.ChatCompletion | chat_pb2.ChatCompletionChunk) -> None:
+    exchange.reason = finish_reason(ended)
+    exchange.prompt_tokens, exchange.completion_tokens = ended.usage.prompt_tokens, ended.usage.completion_tokens
 
 
 def _event(content: dict[str, Any]) -> str:

@@ -20,8 +20,11 @@ class Settings:
     host: str
     port: int
     max_body_bytes: int
+    read_timeout_s: int
     drain_timeout_s: int
+    metrics_port: int
     log_level: str
+    log_format: str
 
 
 def _setting(name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -41,10 +44,19 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
         "--max-body-bytes", default=4 * 2**20, type=click.IntRange(1024, 2**30), help="Most bytes of one request body."
     )
     @_setting(
+        "--read-timeout-s",
+        default=10,
+        type=click.IntRange(1, 3600),
+        help="How long a request's headers, and then its body, may take to arrive.",
+    )
+    @_setting(
         "--drain-timeout-s",
         default=30,
         type=click.IntRange(1, 3600),
         help="How long running answers may go on after SIGTERM.",
+    )
+    @_setting(
+        "--metrics-port", default=9465, type=click.IntRange(0, 65535), help="Port of Prometheus' /metrics; 0 is off."
     )
     @_setting(
         "--log-level",
@@ -52,6 +64,7 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
         type=click.Choice(["debug", "info", "warning", "error"]),
         help="Least level shown.",
     )
+    @_setting("--log-format", default="text", type=click.Choice(["text", "json"]), help="Log lines as text or JSON.")
     def run(**options: Any) -> None:
         serve(Settings(**options))
 

@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from google.rpc import error_details_pb2, status_pb2
 from starlette.exceptions import HTTPException
 
+from http_bridge.exchange import exchange_of
 from protos.chat.v1.ranges import INNER_RANGES, RANGES, Range
 
 _log = logging.getLogger(__name__)
@@ -40,10 +41,19 @@ class ApiError(HTTPException):
         self.param = param
         self.code = code
 
+    @property
+    def kind(self) -> str:
+        """OpenAI's word for what sort of error it is."""
+        return _KINDS.get(self.status_code, "invalid_request_error" if self.status_code < 500 else "server_error")
+
+    @property
+    def reason(self) -> str:
+        """What a log line says of it: nothing that was sent."""
+        return self.code or self.kind
+
     def body(self) -> dict[str, Any]:
         """OpenAI's error object."""
-        kind = _KINDS.get(self.status_code, "invalid_request_error" if self.status_code < 500 else "server_error")
-        return {"error": {"message": self.detail, "type": kind, "param": self.param, "code": self.code}}
+        return {"error": {"message": self.detail, "type": self.kind, "param": self.param, "code": self.code}}
 
 
 _KINDS: Mapping[int, str] = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -79,7 +89,7 @@ def from_grpc(error: grpc.aio.AioRpcError) -> ApiError:
     if mapped is None:
         return ApiError(500, (error.details() or "") if details else "internal error")
     if details is None and error.code() in _OWN_WORDS:
-        return _without_details(error.code(), mapped)
+        return _without_details(error.code())
     bad_request, reason, retry = (
         error_details_pb2.BadRequest(),
         error_details_pb2.ErrorInfo(),
@@ -89,16 +99,22 @@ def from_grpc(error: grpc.aio.AioRpcError) -> ApiError:
         for kind in (bad_request, reason, retry):
             packed.Unpack(kind)
     param = bad_request.field_violations[0].field if bad_request.field_violations else None
-    headers = {"Retry-After": str(max(1, retry.retry_delay.seconds))} if mapped.status_code in (429, 503) else None
+    wait_s = retry.retry_delay.seconds + (retry.retry_delay.nanos > 0)
+    headers = {"Retry-After": str(max(1, wait_s))} if mapped.status_code in (429, 503) else None
     return ApiError(mapped.status_code, error.details() or "", param, reason.reason.lower() or mapped.code, headers)
 
 
-def _without_details(code: grpc.StatusCode, mapped: _Mapped) -> ApiError:
+def _without_details(code: grpc.StatusCode) -> ApiError:
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:  # gRPC's own limit on the size of a message
         return ApiError(413, "the request is larger than the inference server accepts", code="request_too_large")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return ApiError(mapped.status_code, "the answer took longer than the request allowed", code=mapped.code)
+        return too_late()
     return unreachable()
+
+
+def too_late() -> ApiError:
+    """The request's own deadline has passed."""
+    return ApiError(504, "the answer took longer than the request allowed", code="deadline_exceeded")
 
 
 def unreachable() -> ApiError:
@@ -183,8 +199,9 @@ def _got(value: object) -> str:
 def install_error_handlers(app: FastAPI) -> None:
     """Every error of the app becomes OpenAI's body."""
 
-    async def api_error(_: Request, error: Exception) -> JSONResponse:
+    async def api_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
+        exchange_of(request.scope).reason = error.reason
         return JSONResponse(error.body(), error.status_code, error.headers)
 
     async def http_error(request: Request, error: Exception) -> JSONResponse:
@@ -201,9 +218,9 @@ def install_error_handlers(app: FastAPI) -> None:
         return await api_error(request, from_schema(error))
 
     async def own_fault(request: Request, error: Exception) -> JSONResponse:
-        request_id = request.scope["state"].get("request_id", "-")
+        request_id = exchange_of(request.scope).request_id
         _log.error("request %s failed", request_id, exc_info=error)
-        # it leaves outside of RequestIds, so it has to bring the header itself
+        # it leaves outside of Accounting, so it has to bring the header itself
         fault = ApiError(500, f"internal error, request id {request_id}", headers={"X-Request-Id": request_id})
         return await api_error(request, fault)
 

@@ -1,5 +1,6 @@
 """A request body as JSON, strictly: UTF-8, no duplicate names, no NaN, bounded size. FastAPI checks the rest."""
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Coroutine
@@ -7,8 +8,10 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 
 from http_bridge.errors import ApiError
+from http_bridge.exchange import NOBODY_READS_IT
 
 _MAX_INTEGER_DIGITS = 40
 _MAX_DEPTH = 64
@@ -23,16 +26,27 @@ class StrictRequest(Request):
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
             self._require_json_type()
-            limit: int = self.app.state.max_body_bytes
-            received = bytearray()
-            async for piece in self.stream():
-                received += piece
-                if len(received) > limit:
-                    raise ApiError(413, f"body: at most {limit} bytes", code="request_too_large")
-            if not received:
-                raise ApiError(400, "body: expected an object, got nothing")
-            self._body = bytes(received)
+            timeout_s: float = self.app.state.read_timeout_s
+            try:
+                async with asyncio.timeout(timeout_s):
+                    self._body = await self._received()
+            except TimeoutError as error:
+                problem = f"body: not received within {timeout_s} s"
+                raise ApiError(408, problem, code="request_timeout", headers={"Connection": "close"}) from error
+            except ClientDisconnect as error:
+                raise ApiError(NOBODY_READS_IT, "the client has left", code="client_gone") from error
         return self._body
+
+    async def _received(self) -> bytes:
+        limit: int = self.app.state.max_body_bytes
+        received = bytearray()
+        async for piece in self.stream():
+            received += piece
+            if len(received) > limit:
+                raise ApiError(413, f"body: at most {limit} bytes", code="request_too_large")
+        if not received:
+            raise ApiError(400, "body: expected an object, got nothing")
+        return bytes(received)
 
     async def json(self) -> Any:
         return parse_json(await self.body())

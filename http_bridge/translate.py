@@ -85,6 +85,11 @@ def to_completion(answer: chat_pb2.ChatCompletion, body: ChatCompletionRequest) 
     }
 
 
+def finish_reason(ended: chat_pb2.ChatCompletion | chat_pb2.ChatCompletionChunk) -> str | None:
+    """Of the first choice that has one."""
+    return next((_FINISH_REASONS[one.finish_reason] for one in ended.choices if one.finish_reason), None)
+
+
 class ChunkTranslator:
     """One stream's chunks to OpenAI's events. The first gRPC message says what all events repeat."""
 

@@ -1,14 +1,17 @@
 """The bridge's calls to the gRPC server. Every call ends when its caller does: gRPC would let it run on."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import contextlib
+from collections.abc import AsyncGenerator, Iterator
 from typing import TypeVar
 
 import grpc
 from fastapi import Request
 from grpc.aio import Metadata
 
+from http_bridge.drain import Drain, ended_by_drain
 from http_bridge.errors import ApiError, from_grpc, unreachable
+from http_bridge.metrics import Metrics
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 
 _T = TypeVar("_T")
@@ -31,7 +34,9 @@ class ClientGone(Exception):
 class Upstream:
     """One channel to the server."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, drain: Drain, metrics: Metrics) -> None:
+        self._drain = drain
+        self._metrics = metrics
         self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
         self._stub: chat_pb2_grpc.ChatServiceAsyncStub = chat_pb2_grpc.ChatServiceStub(self._channel)
 
@@ -40,35 +45,45 @@ class Upstream:
 
     async def model(self) -> chat_pb2.GetModelResponse:
         """What is served. Raises ApiError."""
+        call = self._stub.GetModel(chat_pb2.GetModelRequest(), timeout=_MODEL_TIMEOUT_S)
         try:
-            return await self._stub.GetModel(chat_pb2.GetModelRequest(), timeout=_MODEL_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            raise unreachable() if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else from_grpc(error) from error
+            with self._failures(), self._drain.running(call):
+                return await call
+        except ApiError as error:
+            if error.status_code == 504:
+                raise unreachable() from error
+            raise
 
     async def create(
         self, request: chat_pb2.ChatCompletionRequest, request_id: str, timeout_s: float | None, client: Request
     ) -> chat_pb2.ChatCompletion:
         """The whole answer. Raises ApiError, and ClientGone when the client leaves before it is there."""
         call = self._stub.CreateChatCompletion(request, timeout=timeout_s, metadata=_metadata(request_id))
-        try:
+        with self._failures(), self._drain.running(call):
             return await _unless_gone(asyncio.ensure_future(_result(call)), client)
-        except grpc.aio.AioRpcError as error:
-            raise from_grpc(error) from error
-        finally:
-            call.cancel()
 
     async def stream(
         self, request: chat_pb2.ChatCompletionRequest, request_id: str, timeout_s: float | None
     ) -> AsyncGenerator[chat_pb2.ChatCompletionChunk]:
         """The answer's chunks. Raises ApiError. Closing the generator cancels the call."""
         call = self._stub.StreamChatCompletion(request, timeout=timeout_s, metadata=_metadata(request_id))
-        try:
+        with self._failures(), self._drain.running(call):
             async for chunk in call:
                 yield chunk
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Makes an ApiError of a call that failed, or that the drain has ended."""
+        try:
+            yield
         except grpc.aio.AioRpcError as error:
+            self._metrics.upstream_failed(error.code())
             raise from_grpc(error) from error
-        finally:
-            call.cancel()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._drain.is_over and task and not task.cancelling():
+                raise ended_by_drain() from None
+            raise
 
 
 async def first_unless_gone(chunks: AsyncGenerator[_T], client: Request) -> _T:

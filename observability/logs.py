@@ -37,6 +37,10 @@ class TextFormatter(logging.Formatter):
         pairs = (f" {name}={value}" for name, value in _fields(record).items())
         return (super().formatMessage(record) + "".join(pairs)).translate(_CONTROL)
 
+    def formatException(self, ei: Any) -> str:
+        """Indented, because an exception's words may hold line ends."""
+        return "\n".join("  " + line.translate(_CONTROL) for line in super().formatException(ei).split("\n"))
+
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time (UTC, ISO 8601), level, logger, message, the fields, exception."""

@@ -21,6 +21,8 @@ from types import FrameType
 _POLL_S = 0.1
 _AT_ONCE_S = 0.25
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Two services on one machine would ask for the same metrics ports; whoever wants metrics says where.
+_NO_METRICS = {"INFERENCE_METRICS_PORT": "0", "BRIDGE_METRICS_PORT": "0"}
 _PR_SET_PDEATHSIG = 1  # Linux: the kernel signals a process when its parent dies
 TRY_IT = """
   HTTP   http://localhost:{http_port}/v1/chat/completions   (API page: http://localhost:{http_port}/docs)
@@ -105,7 +107,8 @@ def _is_taken(port: int) -> bool:
 def _start(module: str, *arguments: str) -> "subprocess.Popen[bytes]":
     """A session of its own: the terminal's Ctrl-C reaches this script alone, which ends the programs in order."""
     command = [sys.executable, "-m", module, *arguments]
-    return subprocess.Popen(command, start_new_session=True, preexec_fn=_die_with_parent)
+    environment = _NO_METRICS | os.environ
+    return subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_die_with_parent)
 
 
 def _die_with_parent() -> None:

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
-import uvicorn
 
-from http_bridge.app import create_app
 from http_bridge.config import Settings as BridgeSettings
+from http_bridge.metrics import Metrics as BridgeMetrics
+from http_bridge.server import BridgeServer, listen
 from inference_server.accounting import Accounting
 from inference_server.chat.prompt import PromptEncoder
 from inference_server.completion import Completions, SamplingDefaults
@@ -145,29 +145,49 @@ async def in_process_service(
     grpc_port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     state.enter(Phase.READY)
-    async with _bridge(f"127.0.0.1:{grpc_port}") as http_port:
-        yield InProcessService(
-            runner, engine, metrics, state, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{http_port}"
-        )
+    async with in_process_bridge(f"127.0.0.1:{grpc_port}") as bridge:
+        yield InProcessService(runner, engine, metrics, state, f"127.0.0.1:{grpc_port}", bridge.url)
     await server.stop(0)
     if runner._steps_allowed:
         runner.allow(1000)
     await engine.stop()
 
 
+def bridge_settings(target: str, **changes: object) -> BridgeSettings:
+    """The defaults of the command line, but for a short drain and no metrics' port."""
+    defaults: dict[str, object] = {
+        "target": target, "host": "127.0.0.1", "port": 0, "max_body_bytes": 4 * 2**20, "read_timeout_s": 10,
+        "drain_timeout_s": 1, "metrics_port": 0, "log_level": "info", "log_format": "text",
+    }  # fmt: skip
+    return BridgeSettings(**(defaults | changes))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class InProcessBridge:
+    """A bridge in the test's own event loop."""
+
+    server: BridgeServer
+    metrics: BridgeMetrics
+    url: str
+    port: int
+    serving: "asyncio.Task[None]"
+
+
 @asynccontextmanager
-async def _bridge(target: str) -> AsyncIterator[int]:
-    app = create_app(BridgeSettings(target, "127.0.0.1", 0, 4 * 2**20, 1, "info"))
-    server = uvicorn.Server(
-        uvicorn.Config(app, http="h11", log_config=None, host="127.0.0.1", port=0, timeout_graceful_shutdown=1)
-    )
+async def in_process_bridge(target: str, **changes: object) -> AsyncIterator[InProcessBridge]:
+    """Serves inside the block, unless its drain ends it before."""
+    settings, metrics = bridge_settings(target, **changes), BridgeMetrics()
+    server, listener = BridgeServer(settings, metrics), listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
     server.capture_signals = nullcontext  # type: ignore[assignment,method-assign]  # pytest keeps its own
-    serving = asyncio.create_task(server.serve())
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
         await asyncio.sleep(0.01)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    await serving
+    try:
+        yield InProcessBridge(server, metrics, f"http://127.0.0.1:{port}", port, serving)
+    finally:
+        server.should_exit = True
+        await serving
 
 
 async def until(condition: object, timeout_s: float = 10.0) -> None:

@@ -95,8 +95,7 @@ def start_server(*flags: str, env: dict[str, str] | None = None) -> tuple[Progra
 
 
 def start_bridge(target: str, *flags: str, env: dict[str, str] | None = None) -> tuple[Program, int]:
-    """A bridge on a free port."""
-    program = Program(
-        sys.executable, "-m", "http_bridge", "--target", target, "--host", "127.0.0.1", "--port", "0", *flags, env=env
-    )
+    """A bridge on a free port, without metrics unless the flags ask for them."""
+    chosen = ("--target", target, "--host", "127.0.0.1", "--port", "0", "--metrics-port", "0", *flags)
+    program = Program(sys.executable, "-m", "http_bridge", *chosen, env=env)
     return program, int(program.wait_for(r"HTTP on 127\.0\.0\.1:(\d+)").group(1))

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-import http_bridge.__main__
+from http_bridge.server import listen
 from inference_server.demo_model import CHECKPOINT_DIR
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 from tests.conftest import Service
@@ -210,7 +210,7 @@ async def test_proxy_of_the_environment_is_not_asked_for_the_server(service: Ser
 
 
 def test_answers_of_the_bridge_do_not_wait_for_acknowledgements() -> None:
-    with http_bridge.__main__._listen("127.0.0.1", 0) as listener:
+    with listen("127.0.0.1", 0) as listener:
         assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 

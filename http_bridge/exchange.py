@@ -1,0 +1,35 @@
+"""One request and its answer, as far as they have got. Filled in on the way, told of at the end by accounting.py."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from starlette.types import Scope
+
+CHAT_PATH: Final = "/v1/chat/completions"
+NOBODY_READS_IT: Final = 499  # nginx's number for a client that closed the request
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known so far; None is not known."""
+
+    request_id: str
+    began_s: float = field(default_factory=time.monotonic)
+    status: int = NOBODY_READS_IT
+    first_byte_s: float | None = None
+    is_accepted_chat: bool = False
+    streams: bool | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    reason: str | None = None  # a finish reason, or an error's code
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.began_s
+
+
+def exchange_of(scope: Scope) -> Exchange:
+    """The one that Accounting put there."""
+    exchange: Exchange = scope["state"]["exchange"]
+    return exchange

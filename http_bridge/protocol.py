@@ -1,0 +1,143 @@
+"""HTTP/1.1 with what uvicorn leaves open: how large a request's head may be, and how long a request may take to arrive.
+
+One object a connection. Knows nothing of routes; an error that is found here is OpenAI's body all the same.
+"""
+
+import asyncio
+import contextlib
+from http import HTTPStatus
+from typing import Any
+
+import h11
+from fastapi.responses import JSONResponse
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from http_bridge.errors import ApiError
+
+MAX_HEAD_BYTES = 16 * 1024
+_MAX_HEADERS = 100
+_BACKSTOP_S = 1.0  # a late body is the application's to answer; this is for those that nobody reads
+# A socket closed over unread bytes is reset, and the client may never see why. So a little more is read.
+_LINGER_S = 1.0
+_LINGER_BYTES = 2**20
+_HEAD_TOO_LARGE = f"the request's headers are too large: at most {MAX_HEAD_BYTES} bytes and {_MAX_HEADERS} of them"
+_WORDS = {
+    400: "not a valid HTTP/1.1 request",
+    408: "the request's headers took too long to arrive",
+    431: _HEAD_TOO_LARGE,
+    501: "Transfer-Encoding: only chunked is supported",
+}
+
+
+class _Connection(h11.Connection):
+    """Counts whole heads too: h11 counts unfinished ones, and takes any that comes in one piece."""
+
+    refused_with = 400  # the status for the error that it raised
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        try:
+            event = super().next_event()
+            if isinstance(event, h11.Request):
+                _require_modest_head(event)
+        except h11.RemoteProtocolError as error:
+            self.refused_with = error.error_status_hint
+            raise
+        return event
+
+
+def _require_modest_head(request: h11.Request) -> None:
+    line = len(request.method) + len(request.target) + len("  HTTP/1.1\r\n")
+    size = line + sum(len(name) + len(value) + len(": \r\n") for name, value in request.headers) + len("\r\n")
+    if size > MAX_HEAD_BYTES or len(request.headers) > _MAX_HEADERS:
+        raise h11.RemoteProtocolError(_HEAD_TOO_LARGE, error_status_hint=431)
+
+
+class BoundedProtocol(H11Protocol):
+    """Gives a head `read_timeout_s` from the connection's start, or from its first byte where the connection was kept.
+
+    The body has as long from the end of the head. Bytes that trickle in move neither end.
+    """
+
+    conn: _Connection
+
+    def __init__(self, *arguments: Any, read_timeout_s: float, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.conn = _Connection(h11.SERVER, MAX_HEAD_BYTES)
+        self._read_timeout_s = read_timeout_s
+        self._reading: object = None  # what is arriving: nothing, or a request's head or body
+        self._timer: asyncio.TimerHandle | None = None
+        self._lingering_bytes: int | None = None  # how many more a refused client may send
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect((None, h11.IDLE))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect(None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering_bytes is None:
+            super().data_received(data)
+            return
+        self._lingering_bytes -= len(data)
+        if self._lingering_bytes < 0:
+            self.transport.abort()
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self._lingering_bytes is not None:
+            return
+        state = self.conn.their_state
+        arriving = state is h11.SEND_BODY or (state is h11.IDLE and bool(self.conn.trailing_data[0]))
+        self._expect((self.cycle, state) if arriving else None)
+
+    def _expect(self, reading: object) -> None:
+        """Times what is arriving; goes on timing where that is the same as before."""
+        if reading == self._reading:
+            return
+        self._reading = reading
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if reading:
+            in_body = self.conn.their_state is h11.SEND_BODY
+            allowed_s = self._read_timeout_s + (_BACKSTOP_S if in_body else 0.0)
+            self._timer = self.loop.call_later(allowed_s, self._end_slow_request)
+
+    def _end_slow_request(self) -> None:
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._refuse(408)
+        else:  # nothing was asked, or it was answered long ago
+            self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls where h11 refuses."""
+        self._refuse(self.conn.refused_with)
+
+    def _refuse(self, status: int) -> None:
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # an answer is already on its way
+            self.transport.close()
+            return
+        if self.cycle and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        body = JSONResponse(ApiError(status, _WORDS.get(status, _WORDS[400])).body())
+        reason = HTTPStatus(status).phrase.encode()
+        headers = [*body.raw_headers, (b"connection", b"close")]
+        for event in (h11.Response(status_code=status, headers=headers, reason=reason), h11.Data(bytes(body.body))):
+            self.transport.write(self.conn.send(event) or b"")
+        self.conn.send(h11.EndOfMessage())
+        self._linger()
+
+    def _linger(self) -> None:
+        self._lingering_bytes = _LINGER_BYTES
+        self._expect(None)
+        self._timer = self.loop.call_later(_LINGER_S, self.transport.abort)
+        self.flow.resume_reading()
+        with contextlib.suppress(OSError):  # the client may have reset the connection by now
+            self.transport.write_eof()
+
+    def _should_upgrade(self) -> bool:
+        """Never, and without the two warnings that uvicorn would log for each request."""
+        return False

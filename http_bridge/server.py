@@ -1,0 +1,88 @@
+"""The HTTP server: uvicorn with bounded requests and a drain that keeps the port open until the last answer is sent."""
+
+import logging
+import os
+import socket
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import h11
+import uvicorn
+
+from http_bridge.app import create_app
+from http_bridge.config import Settings
+from http_bridge.drain import Drain
+from http_bridge.metrics import Metrics
+from http_bridge.protocol import BoundedProtocol
+
+_log = logging.getLogger(__name__)
+_LAST_WORDS_S = 1.0  # for the error events of the answers that were ended
+_ARRIVING_S = 1.0  # for requests that were on their way when the drain began; they are refused in words
+_BACKLOG = 2048
+
+
+class BridgeServer(uvicorn.Server):
+    """The first signal drains, the second one ends the process at once, whatever still runs."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.drain = Drain(settings.drain_timeout_s)
+        protocol: Any = partial(BoundedProtocol, read_timeout_s=settings.read_timeout_s)
+        config = uvicorn.Config(
+            create_app(settings, metrics, self.drain),
+            http=protocol,
+            ws="none",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        super().__init__(config)
+        self._is_told = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.drain.is_draining:
+            os._exit(1)
+        self.drain.begin()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Every 0.1 s: whether to end."""
+        return await super().on_tick(counter) or (self.drain.is_draining and self._is_drained())
+
+    def _is_drained(self) -> bool:
+        drain = self.drain
+        if not self._is_told:  # a signal's handler must not log
+            self._is_told = True
+            _log.info("draining: %d running answers may go on", drain.chat_count)
+        if not drain.is_busy and not self._unsent() and not (drain.lasts_s < _ARRIVING_S and self._arriving()):
+            return True
+        if drain.left_s <= 0 and not drain.is_over:
+            _log.warning("drain timeout: %d answers are ended", drain.chat_count)
+            drain.end()
+        return drain.left_s <= -_LAST_WORDS_S
+
+    def _unsent(self) -> list[Any]:
+        """Connections with bytes that their client has not taken."""
+        return [one for one in self._connections() if one.transport.get_write_buffer_size()]
+
+    def _arriving(self) -> list[Any]:
+        """Connections with a request whose body is not all there."""
+        return [one for one in self._connections() if one.conn.their_state is h11.SEND_BODY]
+
+    def _connections(self) -> list[Any]:
+        return list(self.server_state.connections)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's, after letting go of those that it would wait for in vain."""
+        self.drain.end()
+        for connection in (*self._unsent(), *self._arriving()):
+            connection.transport.abort()
+        await super().shutdown(sockets)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Raises OSError where the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # without it each answer waits 40 ms for an ACK
+    return listener
