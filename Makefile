@@ -6,13 +6,14 @@ HTTP_PORT ?= 8000
 TARGET ?= localhost:$(GRPC_PORT)
 INFERENCE_IMAGE ?= qwen3-chat/inference
 BRIDGE_IMAGE ?= qwen3-chat/bridge
-BUILD_FLAGS ?=
+BASE ?=
+REQUIRE_CUDA ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 PROTO := protos/chat/v1/chat.proto
-REVISION = --label org.opencontainers.image.revision=$(shell git rev-parse HEAD 2>/dev/null)
+LABELS = --label org.opencontainers.image.revision=$(shell git rev-parse HEAD 2>/dev/null)
 
 .PHONY: help run test test-all check protos download chat demo-model images images-check
 
@@ -47,9 +48,10 @@ chat: $(VENV)/run.installed ## Chats in the terminal; TARGET=http://localhost:80
 demo-model: $(VENV)/run.installed ## Trains the embedded demo model anew
 	$(BIN)/python -m inference_server.demo_model.train
 
-images: ## Builds both Docker images; BUILD_FLAGS goes to docker build
-	docker build $(BUILD_FLAGS) $(REVISION) -f Dockerfile.inference -t "$(INFERENCE_IMAGE)" .
-	docker build $(BUILD_FLAGS) $(REVISION) -f Dockerfile.bridge -t "$(BRIDGE_IMAGE)" .
+images: ## Builds both Docker images; BASE is the inference image's, REQUIRE_CUDA=0 allows one without CUDA
+	docker build $(LABELS) $(if $(BASE),--build-arg "BASE=$(BASE)") --build-arg "REQUIRE_CUDA=$(REQUIRE_CUDA)" \
+		-f Dockerfile.inference -t "$(INFERENCE_IMAGE)" .
+	docker build $(LABELS) -f Dockerfile.bridge -t "$(BRIDGE_IMAGE)" .
 
 images-check: $(VENV)/run.installed ## Builds both images, runs them hardened and asks a question
 	$(BIN)/python -m scripts.images_check

@@ -14,7 +14,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.client import HTTPResponse
 from pathlib import Path
+from typing import Any
 
 from scripts.docker_engine import CheckFailed, Docker, docker_engine
 from scripts.stand_in_bases import make_stand_ins
@@ -82,8 +84,8 @@ class Check:
         done = self.docker.run("logs", name)
         return done.stdout + done.stderr
 
-    def _state(self, name: str) -> dict[str, dict[str, str]]:
-        state: dict[str, dict[str, str]] = json.loads(self.docker("inspect", "--format", "{{json .State}}", name))
+    def _state(self, name: str) -> dict[str, Any]:
+        state: dict[str, Any] = json.loads(self.docker("inspect", "--format", "{{json .State}}", name))
         return state
 
 
@@ -228,7 +230,7 @@ def ask(http_port: int) -> None:
             time.sleep(0.5)
 
 
-def post(http_port: int, **fields: object) -> "contextlib.AbstractContextManager[Iterator[bytes]]":
+def post(http_port: int, **fields: object) -> HTTPResponse:
     body = {"messages": [{"role": "user", "content": "Hello"}], "temperature": 0} | fields
     request = urllib.request.Request(
         f"http://127.0.0.1:{http_port}/v1/chat/completions",
@@ -236,7 +238,8 @@ def post(http_port: int, **fields: object) -> "contextlib.AbstractContextManager
         {"Content-Type": "application/json"},
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy is for the outside
-    return opener.open(request, timeout=WAIT_S)
+    answer: HTTPResponse = opener.open(request, timeout=WAIT_S)
+    return answer
 
 
 def drains(check: Check, name: str, http_port: int) -> None:
