@@ -81,3 +81,12 @@ def _private_engine(directory: Path) -> Iterator[Docker]:
     finally:
         engine.terminate()
         engine.wait(_START_S)
+        _unmount(directory)
+
+
+def _unmount(directory: Path) -> None:
+    """What dockerd leaves mounted there would keep the directory from being removed."""
+    places = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for place in reversed(places):
+        if place.startswith(f"{directory}/"):
+            subprocess.run(["umount", place], check=False)

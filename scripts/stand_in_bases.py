@@ -35,7 +35,7 @@ def make_stand_ins(docker: Docker, prefix: str) -> tuple[str, str]:
              f"{context}/debian.tar")  # fmt: skip
         docker("import", f"{context}/debian.tar", debian)
         (context / "debian.tar").unlink()
-        _run(sys.executable, "-m", "pip", "--quiet", "download", "--dest", f"{context}/wheels",
+        _run(sys.executable, "-m", "pip", "-qq", "download", "--dest", f"{context}/wheels",
              "--only-binary=:all:", "--python-version", _PYTHON,
              "-r", f"{ROOT}/requirements/inference.txt", "-r", f"{ROOT}/requirements/bridge.txt")  # fmt: skip
         for name, dockerfile in ((python, _FOR_PYTHON), (torch, _FOR_TORCH)):
