@@ -10,13 +10,12 @@ import click
 
 from inference_server.config import Settings, command
 from inference_server.errors import StartupError
+from observability.logs import configure_logs
 
 
 def run(settings: Settings) -> None:
     """Serves until told to stop. A bad start is one line and exit code 2."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    configure_logs(settings.log_level, settings.log_format)
     # imported after the settings are known to be good: --help and a typing error should not wait for it
     from inference_server.progress import restore_cursor
     from inference_server.server import serve

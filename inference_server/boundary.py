@@ -14,7 +14,7 @@ import grpc
 from google.rpc import status_pb2
 
 from inference_server.errors import MalformedMessage, RequestError
-from inference_server.status import DETAILS_KEY, internal_status, to_status
+from inference_server.status import DETAILS_KEY, internal_status, to_status, trailing_metadata
 
 _log = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -82,6 +82,8 @@ def _guarded(behavior: Behavior) -> Behavior:
             return None
         except RequestError as error:
             status = to_status(error)
+            metadata = trailing_metadata(error, status)
+            return await context.abort(_CODES[status.code], status.message, metadata)
         except Exception as error:
             status = _internal(error, context)
         metadata = ((DETAILS_KEY, status.SerializeToString()),)

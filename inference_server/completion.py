@@ -1,7 +1,6 @@
 """One answer, from a validated request to text deltas: prompt, engine, reply. Knows no gRPC and no tensors."""
 
 import asyncio
-import logging
 import secrets
 import time
 import uuid
@@ -19,8 +18,6 @@ from protos.chat.v1.ranges import Range
 if TYPE_CHECKING:  # these two bring torch and transformers, which take seconds to import
     from inference_server.chat.prompt import PromptEncoder
     from inference_server.engine.engine import Engine
-
-_log = logging.getLogger(__name__)
 
 # A prompt of this many characters takes a few milliseconds; longer ones go to a worker thread.
 _INLINE_CHARACTERS = 2_000
@@ -83,7 +80,9 @@ class Completion:
         prompt_token_ids: tuple[int, ...],
         params: SamplingParams,
         arrived_s: float,
+        on_gap: Callable[[float], None],
     ) -> None:
+        """on_gap gets the seconds between each two tokens."""
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self.created_s = int(time.time())
         self.seed = params.seed
@@ -96,9 +95,9 @@ class Completion:
         self._params = params
         self._resumed_token_ids: tuple[int, ...] = ()
         self._arrived_s = arrived_s
+        self._on_gap = on_gap
         self._first_event: TokenEvent | None = None
         self._last_event: TokenEvent | None = None
-        self._has_failed = False
 
     def resume(self, token_ids: tuple[int, ...], end_token_ids: frozenset[int]) -> None:
         """Takes up an answer that another server began: its tokens count, and what they release is not sent again."""
@@ -112,6 +111,11 @@ class Completion:
             self.finish_reason = FinishReason.LENGTH
 
     @property
+    def has_begun(self) -> bool:
+        """Whether a token has come."""
+        return self._first_event is not None
+
+    @property
     def cached_token_count(self) -> int:
         """Of the prompt's tokens, how many came from the cache."""
         return self._first_event.cached_count if self._first_event else 0
@@ -121,17 +125,13 @@ class Completion:
         if self.finish_reason:  # the resumed tokens are the whole answer
             yield Delta("", (), self.finish_reason)
             return
-        try:
-            tokens = self._engine.generate(self._prompt_token_ids, self._params, self._resumed_token_ids)
-            async with aclosing(tokens) as arrivals:
-                async for events in arrivals:
-                    delta = self._take(events)
-                    yield delta
-                    if delta.finish_reason:
-                        return
-        except Exception:
-            self._has_failed = True
-            raise
+        tokens = self._engine.generate(self._prompt_token_ids, self._params, self._resumed_token_ids)
+        async with aclosing(tokens) as arrivals:
+            async for events in arrivals:
+                delta = self._take(events)
+                yield delta
+                if delta.finish_reason:
+                    return
 
     def timings(self) -> Timings:
         """To be called when the answer has ended. All are 0 where nothing had to be generated."""
@@ -147,16 +147,6 @@ class Completion:
             tokens_per_second=(generated - 1) / decode_s if decode_s > 0 else 0.0,
         )
 
-    def log_end(self, request_id: str) -> None:
-        """One line a request, however it ended."""
-        reason = self.finish_reason.value if self.finish_reason else "failed" if self._has_failed else "cancelled"
-        first_ms = f"{self.timings().time_to_first_token_ms:.1f}" if self._first_event else "-"
-        _log.info(
-            "%s request_id=%s prompt_tokens=%d completion_tokens=%d ttft_ms=%s total_ms=%.1f reason=%s",
-            self.id, request_id, self.prompt_token_count, self.token_count, first_ms,
-            (time.perf_counter() - self._arrived_s) * 1e3, reason,
-        )  # fmt: skip
-
     def _take(self, events: list[TokenEvent]) -> Delta:
         """A stop text ends the answer at its last token; what the engine made after it is not part of it."""
         text, token_ids, logprobs = "", [], []
@@ -165,6 +155,8 @@ class Completion:
             text += pushed.text
             token_ids.append(event.token_id)
             logprobs += self._logprobs(event)
+            if self._last_event:
+                self._on_gap(event.sampled_s - self._last_event.sampled_s)
             self._first_event = self._first_event or event
             self._last_event = event
             self.finish_reason = FinishReason.STOP if pushed.stopped else event.finish_reason
@@ -194,8 +186,12 @@ class Completions:
         served_names: tuple[str, ...],
         max_context_tokens: int,
         stop_token_ids: frozenset[int],
+        on_gap: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        """served_names: what requests may call the model, its own name first. stop_token_ids: the model's own."""
+        """served_names: what requests may call the model, its own name first. stop_token_ids: the model's own.
+
+        on_gap gets the seconds between each two tokens of every answer.
+        """
         self.max_context_tokens = max_context_tokens
         self._engine = engine
         self._encoder = encoder
@@ -203,13 +199,18 @@ class Completions:
         self._defaults = defaults
         self._served_names = served_names
         self._stop_token_ids = stop_token_ids
+        self._on_gap = on_gap
 
     async def open(self, request: ChatRequest) -> Completion:
-        """Encodes the prompt and settles every default. Raises UnknownModel, InvalidField and PromptTooLong."""
+        """Encodes the prompt and settles every default.
+
+        Raises UnknownModel, InvalidField, QueueFull and PromptTooLong.
+        """
         arrived_s = time.perf_counter()
         if request.model is not None and request.model not in self._served_names:
             raise UnknownModel(self._served_names[0])
         self._require_known_tokens(request)
+        self._engine.require_room()  # before the work of encoding
         prompt_token_ids = await self._encode(request)
         room = self.max_context_tokens - len(prompt_token_ids)
         if room < (request.max_tokens or 1):
@@ -217,7 +218,7 @@ class Completions:
         params = self._params(request, room)
         _require_agreement(request, params)
         reply = Reply(self._vocabulary, request.stop, params.min_tokens)
-        completion = Completion(self._engine, reply, prompt_token_ids, params, arrived_s)
+        completion = Completion(self._engine, reply, prompt_token_ids, params, arrived_s, self._on_gap)
         if resumed := request.resumed_token_ids:
             ends = params.stop_token_ids | (frozenset() if params.ignore_eos else self._stop_token_ids)
             await _beside_the_loop(len(resumed) > _INLINE_TOKENS, completion.resume, resumed, ends)

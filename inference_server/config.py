@@ -29,10 +29,15 @@ class Settings:
     gpu_memory_fraction: float
     prefix_caching: bool
     stall_timeout_s: int
+    max_queued_requests: int
+    max_queued_tokens: int
+    max_request_s: int
     max_messages: int
     max_message_bytes: int
     reflection: bool
     drain_timeout_s: int
+    metrics_port: int
+    log_format: str
     log_level: str
 
 
@@ -106,6 +111,24 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
         type=click.IntRange(1, 3600),
         help="Work but no finished step for so long: health is NOT_SERVING; for three times so long: exit.",
     )
+    @_setting(
+        "--max-queued-requests",
+        default=256,
+        type=click.IntRange(1, 100_000),
+        help="Most requests that wait for their turn; more are refused.",
+    )
+    @_setting(
+        "--max-queued-tokens",
+        default=2**20,
+        type=click.IntRange(1, 2**40),
+        help="Most tokens of their prompts together.",
+    )
+    @_setting(
+        "--max-request-s",
+        default=3600,
+        type=click.IntRange(1, 7 * 24 * 3600),
+        help="Longest time for one answer, whatever deadline the client sets.",
+    )
     @_setting("--max-messages", default=1024, type=click.IntRange(1, 65536), help="Most messages of one request.")
     @_setting(
         "--max-message-bytes",
@@ -120,6 +143,13 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
         type=click.IntRange(0, 3600),
         help="How long running chats may go on after SIGTERM.",
     )
+    @_setting(
+        "--metrics-port",
+        default=9464,
+        type=click.IntRange(0, 65535),
+        help="Port of /metrics for Prometheus; 0 is off.",
+    )
+    @_setting("--log-format", default="text", type=click.Choice(["text", "json"]), help="Form of the log lines.")
     @_setting(
         "--log-level",
         default="info",

@@ -49,6 +49,22 @@ class Unavailable(RequestError):
         self.retry_after_s = retry_after_s
 
 
+class QueueFull(RequestError):
+    """Too much waits already; the request was not taken in."""
+
+    retry_after_s = 1
+
+    def __init__(self, requests: int, tokens: int) -> None:
+        super().__init__(f"the queue is full: {requests} requests with {tokens} tokens of prompt wait for their turn")
+
+
+class TookTooLong(RequestError):
+    """The answer was not ready in the longest time that the server gives one."""
+
+    def __init__(self, limit_s: int) -> None:
+        super().__init__(f"the answer was not ready within the server's limit of {limit_s} s")
+
+
 class EngineFailed(Unavailable):
     """The engine's loop has ended; the process is about to exit."""
 

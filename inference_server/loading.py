@@ -24,7 +24,9 @@ from inference_server.engine.model_runner import ModelRunner
 from inference_server.engine.sampler import Sampler
 from inference_server.engine.scheduler import Scheduler
 from inference_server.engine.step import Step
+from inference_server.engine.types import QueueLimits
 from inference_server.errors import StartupError
+from inference_server.metrics import Metrics
 from inference_server.servicer import LoadedService
 from protos.chat.v1.ranges import RANGES
 
@@ -88,23 +90,31 @@ def _runner(model: LoadedModel, settings: Settings, step_tokens: int) -> tuple[M
 
 
 def assemble(
-    parts: LoadedParts, served_name: str, on_failure: Callable[[BaseException], None]
+    parts: LoadedParts,
+    settings: Settings,
+    served_name: str,
+    on_failure: Callable[[BaseException], None],
+    metrics: Metrics,
 ) -> tuple[Engine, LoadedService]:
     """Starts the engine on the running event loop."""
     step = Step(parts.runner, Sampler(parts.scheduler.stop_token_ids))
-    engine = Engine(step, parts.scheduler, on_failure)
+    limits = QueueLimits(settings.max_queued_requests, settings.max_queued_tokens)
+    engine = Engine(step, parts.scheduler, limits, on_failure, metrics.step_s.observe)
     engine.start()
     bare = served_name.removeprefix("Qwen/")
     names = (served_name, bare, f"Qwen/{bare}")
+    dtype, device = str(parts.model.dtype).removeprefix("torch."), parts.model.device.type
+    metrics.describe({"model_name": served_name, "dtype": dtype, "device": device}, lambda: engine.use)
     return engine, LoadedService(
         completions=Completions(
-            engine, parts.encoder, parts.defaults, names, parts.max_context_tokens, parts.scheduler.stop_token_ids
+            engine, parts.encoder, parts.defaults, names, parts.max_context_tokens, parts.scheduler.stop_token_ids,
+            metrics.gap_s.observe,
         ),
-        dtype=str(parts.model.dtype).removeprefix("torch."),
-        device=parts.model.device.type,
+        dtype=dtype,
+        device=device,
         use=lambda: engine.use,
         versions={name: version(name) for name in ("torch", "transformers", "grpcio")},
-    )
+    )  # fmt: skip
 
 
 def _sampling_defaults(checkpoint_dir: Path, generation: transformers.GenerationConfig) -> SamplingDefaults:

@@ -10,21 +10,18 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-from inference_server.boundary import ErrorBoundary
+from inference_server.accounting import Accounting
 from inference_server.chat.types import ChatRequest, Message, Role
 from inference_server.config import Settings
 from inference_server.demo_model import CHECKPOINT_DIR
 from inference_server.errors import EngineFailed, StartupError
-from inference_server.health import HealthServicer
+from inference_server.listener import bind, grpc_server
+from inference_server.metrics import Metrics
 from inference_server.progress import restore_cursor, shown_progress
-from inference_server.reflection import add_reflection
 from inference_server.service_state import Phase, ServiceState
 from inference_server.servicer import ChatServicer, ServedModel
 from inference_server.watchdog import watch
-from protos.chat.v1 import chat_pb2, chat_pb2_grpc
+from observability.exporter import exported
 
 if TYPE_CHECKING:
     from inference_server.engine.engine import Engine
@@ -32,37 +29,83 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-_CHAT_SERVICE = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
 _DEMO_NOTICE = "This is the embedded demo model, not Qwen3. Serve Qwen3 with --model DIR or `make run MODEL=DIR`."
+_WARM_UP = ChatRequest(
+    model=None, messages=(Message(Role.USER, "Hello"),), temperature=None, top_p=None, top_k=None, seed=0,
+    max_tokens=2, stop=(), ignore_eos=True, return_token_ids=False,
+)  # fmt: skip
 _CLOSE_S = 0.5  # for calls that are left after the drain, and for watchers of health
 
 
 async def serve(settings: Settings) -> int:
     """Runs until a signal or a failure; returns the exit code. Raises StartupError. A second signal exits at once."""
-    state, stopping = ServiceState(), asyncio.Event()
-    _on_signals(stopping)
-    servicer = ChatServicer(_served_model(settings), state)
-    server = grpc_server(settings, servicer, state)
-    port = _bind(server, settings.host, settings.port)
-    await server.start()
-    _log.info("gRPC on %s:%d, loading %s", settings.host, port, settings.model)
-    engine: Engine | None = None
-    background: set[asyncio.Task[None]] = set()
-    try:
-        parts = await _until(stopping, _load(settings, state))
-        if parts:
-            engine = await _until(stopping, _make_ready(parts, settings, servicer, state, stopping, background))
-        await stopping.wait()
-        return 1 if state.phase is Phase.FAILED else await _drain(settings.drain_timeout_s, state)
-    except EngineFailed:  # while it warmed up; its traceback is in the log
-        return 1
-    finally:
-        for task in background:
-            task.cancel()
-        await server.stop(_CLOSE_S)
-        if engine:
-            await engine.stop()
-        _log.info("ended")
+    life = _Life(settings)
+    _on_signals(life.stopping)
+    server = grpc_server(settings, life.servicer, life.state)
+    port = bind(server, settings.host, settings.port)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(exported(life.metrics.registry, settings.host, settings.metrics_port))
+        except OSError as error:
+            raise StartupError(
+                f"--metrics-port {settings.metrics_port}: cannot listen there: {error.strerror}"
+            ) from error
+        await server.start()
+        _log.info("gRPC on %s:%d, loading %s", settings.host, port, settings.model)
+        try:
+            return await life.run()
+        finally:
+            await server.stop(_CLOSE_S)
+            await life.end()
+            _log.info("ended")
+
+
+class _Life:
+    """From the open port to the end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.state, self.stopping = ServiceState(), asyncio.Event()
+        self.metrics = Metrics(self.state)
+        self.servicer = ChatServicer(_served_model(settings), self.state, Accounting(self.metrics))
+        self._settings = settings
+        self._engine: Engine | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    async def run(self) -> int:
+        """Returns the exit code."""
+        try:
+            parts = await _until(self.stopping, _load(self._settings, self.state))
+            if parts:
+                await _until(self.stopping, self._make_ready(parts))
+            await self.stopping.wait()
+        except EngineFailed:  # while it warmed up; its traceback is in the log
+            return 1
+        return 1 if self.state.phase is Phase.FAILED else await _drain(self._settings.drain_timeout_s, self.state)
+
+    async def end(self) -> None:
+        """Stops the engine and its watchdog."""
+        if self._watching:
+            self._watching.cancel()
+        if self._engine:
+            await self._engine.stop()
+
+    async def _make_ready(self, parts: "LoadedParts") -> None:
+        """Starts the engine and its watchdog, runs one answer through and opens for chats."""
+        from inference_server.loading import assemble
+
+        served = self.servicer.served
+        self._engine, loaded = assemble(parts, self._settings, served.name, self._on_failure, self.metrics)
+        self.servicer.loaded = loaded
+        self._watching = asyncio.create_task(watch(self._engine, self.state, self._settings.stall_timeout_s))
+        completion = await loaded.completions.open(_WARM_UP)
+        async for _ in completion.deltas():
+            pass
+        self.state.enter(Phase.READY)
+        _log.info("ready: %s on %s in %s", served.name, loaded.device, loaded.dtype)
+
+    def _on_failure(self, _: BaseException) -> None:
+        self.state.enter(Phase.FAILED)
+        self.stopping.set()
 
 
 def _on_signals(stopping: asyncio.Event) -> None:
@@ -88,27 +131,8 @@ def _served_model(settings: Settings) -> ServedModel:
         notice=_DEMO_NOTICE if demo else "",
         max_messages=settings.max_messages,
         max_message_bytes=settings.max_message_bytes,
+        max_request_s=settings.max_request_s,
     )
-
-
-def grpc_server(settings: Settings, servicer: ChatServicer, state: ServiceState) -> grpc.aio.Server:
-    """A server with all services on it, not yet started."""
-    options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", settings.max_message_bytes)]
-    server = grpc.aio.server(interceptors=[ErrorBoundary()], options=options)
-    chat_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
-    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(state, _CHAT_SERVICE), server)
-    if settings.reflection:
-        add_reflection(server, (_CHAT_SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name))
-    return server
-
-
-def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
-    try:
-        return server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-    except RuntimeError as error:
-        raise StartupError(
-            f"--port {port}: cannot listen on {host}:{port}; the port is taken, or the address is not this machine's"
-        ) from error
 
 
 async def _load(settings: Settings, state: ServiceState) -> "LoadedParts":
@@ -130,35 +154,6 @@ async def _load(settings: Settings, state: ServiceState) -> "LoadedParts":
             return load_parts(checkpoint_dir, settings, on_progress)
 
     return await _in_daemon_thread(load)
-
-
-async def _make_ready(
-    parts: "LoadedParts",
-    settings: Settings,
-    servicer: ChatServicer,
-    state: ServiceState,
-    stopping: asyncio.Event,
-    background: set[asyncio.Task[None]],
-) -> "Engine":
-    """Starts the engine and its watchdog, runs one answer through and opens for chats."""
-    from inference_server.loading import assemble
-
-    def on_failure(_: BaseException) -> None:
-        state.enter(Phase.FAILED)
-        stopping.set()
-
-    engine, servicer.loaded = assemble(parts, servicer.served.name, on_failure)
-    background.add(asyncio.create_task(watch(engine, state, settings.stall_timeout_s)))
-    warm_up = ChatRequest(
-        model=None, messages=(Message(Role.USER, "Hello"),), temperature=None, top_p=None, top_k=None, seed=0,
-        max_tokens=2, stop=(), ignore_eos=True, return_token_ids=False,
-    )  # fmt: skip
-    completion = await servicer.loaded.completions.open(warm_up)
-    async for _ in completion.deltas():
-        pass
-    state.enter(Phase.READY)
-    _log.info("ready: %s on %s in %s", servicer.served.name, servicer.loaded.device, servicer.loaded.dtype)
-    return engine
 
 
 async def _drain(timeout_s: int, state: ServiceState) -> int:

@@ -1,17 +1,19 @@
 """chat.v1.ChatService: one coroutine per RPC. What happens to a request is in completion.py."""
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 
-from inference_server.boundary import request_id_of
+from inference_server.accounting import Accounting
 from inference_server.completion import Completion, Completions
 from inference_server.convert import to_chat_request, to_chunk, to_completion, to_engine_use
 from inference_server.engine.types import EngineUse
+from inference_server.errors import TookTooLong
 from inference_server.service_state import Phase, ServiceState
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 
@@ -33,6 +35,7 @@ class ServedModel:
     notice: str
     max_messages: int
     max_message_bytes: int
+    max_request_s: int
     created_s: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -50,38 +53,30 @@ class LoadedService:
 class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     """Answers from the first moment; `loaded` is set before the state turns READY."""
 
-    def __init__(self, served: ServedModel, state: ServiceState) -> None:
+    def __init__(self, served: ServedModel, state: ServiceState, accounting: Accounting) -> None:
         self.loaded: LoadedService | None = None
         self.served = served
         self._state = state
+        self._accounting = accounting
 
     async def CreateChatCompletion(
         self, request: chat_pb2.ChatCompletionRequest, context: _Context
     ) -> chat_pb2.ChatCompletion:
-        with self._state.chat():
-            completion = await self._open(request)
-            try:
-                async with aclosing(completion.deltas()) as deltas:
-                    answer = [delta async for delta in deltas]
-            finally:
-                completion.log_end(request_id_of(context))
+        async with self._completion(request, context) as completion:
+            async with aclosing(completion.deltas()) as deltas:
+                answer = [delta async for delta in deltas]
             return to_completion(completion, self.served.name, answer, request.return_token_ids)
 
     async def StreamChatCompletion(  # type: ignore[override]  # a coroutine that writes: its end is not left to the garbage collector
         self, request: chat_pb2.ChatCompletionRequest, context: _Context
     ) -> None:
-        with self._state.chat():
-            completion = await self._open(request)
+        async with self._completion(request, context) as completion, aclosing(completion.deltas()) as deltas:
             first = True
-            try:
-                async with aclosing(completion.deltas()) as deltas:
-                    async for delta in deltas:
-                        if delta.text or delta.finish_reason or delta.logprobs or request.return_token_ids:
-                            chunk = to_chunk(completion, self.served.name, delta, first, request.return_token_ids)
-                            await context.write(chunk)
-                            first = False
-            finally:
-                completion.log_end(request_id_of(context))
+            async for delta in deltas:
+                if delta.text or delta.finish_reason or delta.logprobs or request.return_token_ids:
+                    chunk = to_chunk(completion, self.served.name, delta, first, request.return_token_ids)
+                    await context.write(chunk)
+                    first = False
 
     async def GetModel(self, request: chat_pb2.GetModelRequest, context: _Context) -> chat_pb2.GetModelResponse:
         response = chat_pb2.GetModelResponse(
@@ -101,6 +96,17 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             response.engine.CopyFrom(to_engine_use(self.loaded.use()))
         return response
 
-    async def _open(self, request: chat_pb2.ChatCompletionRequest) -> Completion:
-        assert self.loaded
-        return await self.loaded.completions.open(to_chat_request(request, self.served.max_messages))
+    @asynccontextmanager
+    async def _completion(
+        self, request: chat_pb2.ChatCompletionRequest, context: _Context
+    ) -> AsyncIterator[Completion]:
+        """Around every chat: refuses what cannot be answered, bounds the time, accounts for the end."""
+        with self._accounting.chat(context) as record, self._state.chat():
+            try:
+                async with asyncio.timeout(self.served.max_request_s):
+                    assert self.loaded
+                    chat_request = to_chat_request(request, self.served.max_messages)
+                    record.completion = await self.loaded.completions.open(chat_request)
+                    yield record.completion
+            except TimeoutError as error:
+                raise TookTooLong(self.served.max_request_s) from error

@@ -10,12 +10,15 @@ from inference_server.errors import (
     MalformedMessage,
     OutOfMemory,
     PromptTooLong,
+    QueueFull,
     RequestError,
+    TookTooLong,
     Unavailable,
     UnknownModel,
 )
 
 DETAILS_KEY = "grpc-status-details-bin"  # where gRPC keeps a google.rpc.Status
+_PUSHBACK_KEY = "grpc-retry-pushback-ms"
 _DOMAIN = "chat.v1"
 
 
@@ -29,13 +32,22 @@ def to_status(error: RequestError) -> status_pb2.Status:
             return _status(code_pb2.INVALID_ARGUMENT, error, _bad_request(field, str(error)), reason)
         case MalformedMessage():
             return _status(code_pb2.INVALID_ARGUMENT, error)
-        case OutOfMemory(retry_after_s=retry_after_s):
+        case OutOfMemory(retry_after_s=retry_after_s) | QueueFull(retry_after_s=retry_after_s):
             return _status(code_pb2.RESOURCE_EXHAUSTED, error, _retry(retry_after_s))
+        case TookTooLong():
+            return _status(code_pb2.DEADLINE_EXCEEDED, error)
         case UnknownModel():
             return _status(code_pb2.NOT_FOUND, error, _bad_request("model", str(error)))
         case Unavailable(retry_after_s=retry_after_s):
             return _status(code_pb2.UNAVAILABLE, error, _retry(retry_after_s))
     raise TypeError(f"no status for {type(error).__name__}")
+
+
+def trailing_metadata(error: RequestError, status: status_pb2.Status) -> tuple[tuple[str, str | bytes], ...]:
+    """What goes with a status: its details, and when gRPC's own retries may come again."""
+    details = ((DETAILS_KEY, status.SerializeToString()),)
+    retry_after_s = getattr(error, "retry_after_s", None)
+    return details if retry_after_s is None else (*details, (_PUSHBACK_KEY, str(1000 * retry_after_s)))
 
 
 def internal_status(request_id: str) -> status_pb2.Status:

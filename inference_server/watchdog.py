@@ -15,7 +15,9 @@ _LASTING = 3  # timeouts
 class Watched(Protocol):
     """The engine, as far as it is watched."""
 
-    step_count: int
+    @property
+    def step_count(self) -> int:
+        """Grows with every computation that ends."""
 
     @property
     def has_work(self) -> bool:

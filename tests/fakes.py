@@ -13,6 +13,7 @@ import uvicorn
 
 from http_bridge.app import create_app
 from http_bridge.config import Settings as BridgeSettings
+from inference_server.accounting import Accounting
 from inference_server.chat.prompt import PromptEncoder
 from inference_server.completion import Completions, SamplingDefaults
 from inference_server.config import Settings
@@ -22,13 +23,17 @@ from inference_server.engine.kv_cache import KVCache
 from inference_server.engine.sampler import Sampler
 from inference_server.engine.scheduler import Scheduler
 from inference_server.engine.step import Step
-from inference_server.engine.types import Chunk
-from inference_server.server import grpc_server
+from inference_server.engine.types import Chunk, QueueLimits
+from inference_server.listener import grpc_server
+from inference_server.metrics import Metrics
 from inference_server.service_state import Phase, ServiceState
 from inference_server.servicer import ChatServicer, LoadedService, ServedModel
 
 ENDLESS_TOKEN = 70  # an ordinary one-byte token of the demo tokenizer
 VOCABULARY = 2500
+
+
+UNLIMITED = QueueLimits(100_000, 2**40)
 
 
 class FakeRunner:
@@ -52,12 +57,11 @@ class FakeRunner:
             raise self.error
         self.step_count += 1
         time.sleep(self._step_s)
-        rows = self.rows(chunks)
-        return torch.stack(rows) if rows else torch.zeros(0, VOCABULARY)
+        return torch.stack(self.rows(chunks))
 
     def rows(self, chunks: Rows[Chunk]) -> list[torch.Tensor]:
-        """A row of logits for each chunk that samples."""
-        return [one_hot(ENDLESS_TOKEN) for chunk in chunks if chunk.samples]
+        """A row of logits for each chunk."""
+        return [one_hot(ENDLESS_TOKEN) for _ in chunks]
 
     def probe(self) -> None:
         if self.error:
@@ -81,11 +85,13 @@ def engine_over(
     block_count: int = 4096,
     max_sequences: int = 64,
     max_step_tokens: int = 64,
+    queue: QueueLimits = UNLIMITED,
+    on_step: Callable[[float], None] = lambda seconds: None,
 ) -> Engine:
     """A running engine, with the real scheduler, cache and sampler."""
     cache = KVCache(block_count, 16)
     scheduler = Scheduler(cache, stop_token_ids, max_sequences, max_step_tokens)
-    engine = Engine(Step(runner, Sampler(stop_token_ids)), scheduler, on_failure)
+    engine = Engine(Step(runner, Sampler(stop_token_ids)), scheduler, queue, on_failure, on_step)
     engine.start()
     return engine
 
@@ -96,6 +102,7 @@ class InProcessService:
 
     runner: FakeRunner
     engine: Engine
+    metrics: Metrics
     state: ServiceState
     grpc_address: str
     url: str
@@ -110,28 +117,38 @@ def settings(**changes: object) -> Settings:
     """The defaults of the command line."""
     defaults: dict[str, object] = {
         "model": "demo", "served_model_name": None, "host": "127.0.0.1", "port": 0, "device": "cpu", "dtype": "auto",
-        "max_context_tokens": None, "max_messages": 1024, "max_message_bytes": 4 * 2**20, "reflection": True,
-        "drain_timeout_s": 30, "max_sequences": 128, "max_step_tokens": None, "kv_cache_gib": None,
-        "gpu_memory_fraction": 0.9, "prefix_caching": True, "stall_timeout_s": 5, "log_level": "info",
+        "max_context_tokens": None, "max_sequences": 128, "max_step_tokens": None, "kv_cache_gib": None,
+        "gpu_memory_fraction": 0.9, "prefix_caching": True, "stall_timeout_s": 5, "max_queued_requests": 256,
+        "max_queued_tokens": 2**20, "max_request_s": 3600, "max_messages": 1024, "max_message_bytes": 4 * 2**20,
+        "reflection": True, "drain_timeout_s": 30, "metrics_port": 0, "log_format": "text", "log_level": "info",
     }  # fmt: skip
     return Settings(**(defaults | changes))  # type: ignore[arg-type]
 
 
 @asynccontextmanager
-async def in_process_service(runner: FakeRunner, max_sequences: int = 64) -> AsyncIterator[InProcessService]:
+async def in_process_service(
+    runner: FakeRunner, max_sequences: int = 64, queue: QueueLimits = UNLIMITED, max_request_s: int = 3600
+) -> AsyncIterator[InProcessService]:
     """A ready gRPC server over the runner, and a bridge in front of it."""
     state = ServiceState()
-    engine = engine_over(runner, lambda _: state.enter(Phase.FAILED), max_sequences=max_sequences)
-    servicer = ChatServicer(ServedModel("fake", "", 1024, 4 * 2**20), state)
+    metrics = Metrics(state)
+    engine = engine_over(
+        runner, lambda _: state.enter(Phase.FAILED), max_sequences=max_sequences, queue=queue,
+        on_step=metrics.step_s.observe,
+    )  # fmt: skip
+    servicer = ChatServicer(ServedModel("fake", "", 1024, 4 * 2**20, max_request_s), state, Accounting(metrics))
     encoder, defaults = PromptEncoder(CHECKPOINT_DIR), SamplingDefaults(0.0, 1.0, 0, 0.0, 1.0)
-    completions = Completions(engine, encoder, defaults, ("fake",), 32_768, frozenset({0}))
+    completions = Completions(engine, encoder, defaults, ("fake",), 32_768, frozenset({0}), metrics.gap_s.observe)
+    metrics.describe({"model_name": "fake"}, lambda: engine.use)
     servicer.loaded = LoadedService(completions, "float32", "cpu", lambda: engine.use, {})
     server = grpc_server(settings(), servicer, state)
     grpc_port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     state.enter(Phase.READY)
     async with _bridge(f"127.0.0.1:{grpc_port}") as http_port:
-        yield InProcessService(runner, engine, state, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{http_port}")
+        yield InProcessService(
+            runner, engine, metrics, state, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{http_port}"
+        )
     await server.stop(0)
     if runner._steps_allowed:
         runner.allow(1000)

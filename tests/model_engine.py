@@ -19,6 +19,7 @@ from inference_server.engine.sampler import Sampler
 from inference_server.engine.scheduler import Scheduler
 from inference_server.engine.step import Step
 from inference_server.engine.types import Chunk, SamplingParams, Sequence, TokenEvent
+from tests.fakes import UNLIMITED
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class SteppedEngine:
 async def running_engine(model: LoadedModel, options: EngineOptions) -> AsyncIterator[Engine]:
     """With its thread."""
     runner = ModelRunner(model, attention_of(model, options))
-    engine = Engine(Step(runner, Sampler(STOP_IDS)), scheduler_of(options), on_failure=lambda error: None)
+    engine = Engine(Step(runner, Sampler(STOP_IDS)), scheduler_of(options), UNLIMITED, on_failure=lambda error: None)
     engine.start()
     yield engine
     await engine.stop()

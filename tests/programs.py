@@ -78,7 +78,19 @@ class Program:
 
 def start_server(*flags: str, env: dict[str, str] | None = None) -> tuple[Program, int]:
     """An inference server on a free port, whose port is open; it may still be loading."""
-    program = Program(sys.executable, "-m", "inference_server", "--host", "127.0.0.1", "--port", "0", *flags, env=env)
+    program = Program(
+        sys.executable,
+        "-m",
+        "inference_server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--metrics-port",
+        "0",
+        *flags,
+        env=env,
+    )
     return program, int(program.wait_for(r"gRPC on 127\.0\.0\.1:(\d+)").group(1))
 
 

@@ -46,8 +46,7 @@ def eager_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def computing(self: DecodeGraphs, size: int, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         logits = replay(self, size, token_ids, positions)
-        logits.copy_(self._compute(self._token_ids[:size], self._positions[:size], self._rows[:size]))
-        return logits
+        return logits.copy_(self._compute(self._token_ids[:size], self._positions[:size], self._rows[:size]))
 
     monkeypatch.setattr(DecodeGraphs, "replay", computing)
 
@@ -67,7 +66,7 @@ def test_padded_decode_steps_give_the_answers_of_plain_ones(tmp_path: Path) -> N
     for prompt, sequence in zip(prompts, sequences, strict=True):
         assert tokens_of(engine.events[sequence]) == tokens_of(SteppedEngine(model, ALONE).answer(prompt, GREEDY))
     assert runner._graphs
-    replays = {size: graph.replays for size, (graph, _) in runner._graphs._graphs.items()}  # type: ignore[attr-defined]
+    replays = {size: graph.replays for size, graph in runner._graphs._graphs.items()}  # type: ignore[attr-defined]
     assert replays[4] == 11, "three sequences decode eleven times each, in the graph for four"
 
 

@@ -1,6 +1,7 @@
 """The engine's loop with a runner that computes nothing: order, ends, failures."""
 
 import asyncio
+import weakref
 from collections.abc import Sequence as Rows
 
 import pytest
@@ -20,7 +21,7 @@ class ScriptedRunner(FakeRunner):
         self._script = token_ids
 
     def rows(self, chunks: Rows[Chunk]) -> list[torch.Tensor]:
-        return [one_hot(self._script[len(chunk.sequence.token_ids)]) for chunk in chunks if chunk.samples]
+        return [one_hot(self._script[len(chunk.sequence.token_ids)]) for chunk in chunks]
 
 
 class FaultyRunner(FakeRunner):
@@ -155,13 +156,59 @@ async def test_fault_of_one_sequence_ends_it_alone(fault: Exception | None, expe
     await engine.stop()
 
 
+async def test_a_failed_step_is_divided_and_every_part_counts_as_progress() -> None:
+    runner = FaultyRunner(ValueError("odd"), gated=True)
+    engine = engine_of(runner)
+    prompts = [(666 if place == 5 else place + 1, 5) for place in range(16)]
+    asking = [asyncio.ensure_future(collect(engine, greedy(1), prompt)) for prompt in prompts]
+    await until(lambda: engine.use.running_count > 0)
+    runner.allow(1000)
+    outcomes = await asyncio.gather(*asking, return_exceptions=True)
+    assert [place for place, outcome in enumerate(outcomes) if isinstance(outcome, Exception)] == [5]
+    assert 6 <= engine.step_count <= 14, "halving 16 takes two tries for each of four halvings"
+    await engine.stop()
+
+
+async def test_what_a_failed_step_held_is_freed_before_it_is_tried_again() -> None:
+    class HoldingRunner(FaultyRunner):
+        held: "weakref.ref[torch.Tensor] | None" = None
+        alive_at_retry = False
+
+        def rows(self, chunks: Rows[Chunk]) -> list[torch.Tensor]:
+            self.alive_at_retry |= self.held is not None and self.held() is not None
+            activations = torch.zeros(10)
+            self.held = weakref.ref(activations)
+            return super().rows(chunks)
+
+    runner = HoldingRunner(torch.OutOfMemoryError("CUDA out of memory"))
+    engine = engine_of(runner)
+    outcomes = await asyncio.gather(
+        collect(engine, greedy(3)), collect(engine, greedy(3), (666, 1)), return_exceptions=True
+    )
+    assert isinstance(outcomes[1], OutOfMemory)
+    assert not runner.alive_at_retry
+    await engine.stop()
+
+
+async def test_a_reader_that_was_away_gets_bounded_pieces() -> None:
+    engine = engine_of(FakeRunner())
+    arrivals = engine.generate((1, 2), greedy(1000))
+    pieces = [await anext(arrivals)]
+    await until(lambda: engine.use.counts.finished == 1)
+    pieces += [piece async for piece in arrivals]
+    assert sum(map(len, pieces)) == 1000
+    assert max(map(len, pieces)) == 256
+    await engine.stop()
+
+
 async def test_blocks_of_a_sequence_whose_logits_are_not_finite_are_cleared_and_unknown() -> None:
     runner = FaultyRunner()
     engine = engine_of(runner)
-    prompt = (666, *range(40))
+    prompt = (666, *range(150))  # three steps to read: blocks of the first two are known by then
     with pytest.raises(SequenceFailed):
         await collect(engine, greedy(6), prompt)
-    assert len(runner.cleared) == 3
+    assert len(runner.cleared) == 10
+    assert engine.use.cache.cached_blocks == 0
     with pytest.raises(SequenceFailed):
         await collect(engine, greedy(6), prompt)
     assert engine.use.cache.hit_tokens == 0

@@ -100,7 +100,7 @@ def breaking(self, chunks):
 
 model_runner.ModelRunner.forward = breaking
 from inference_server.__main__ import main
-sys.argv[1:] = ["--host", "127.0.0.1", "--port", "0", "--stall-timeout-s", "1"]
+sys.argv[1:] = ["--host", "127.0.0.1", "--port", "0", "--metrics-port", "0", "--stall-timeout-s", "1"]
 main()
 """
 

@@ -46,6 +46,7 @@ FLOORS = {
     "inference_server.download.selection": 7,
     "inference_server.download.local_files": 7,
     "inference_server.download.byte_progress": 7,
+    "inference_server.download.wait": 7,
     "inference_server.download.transfer": 8,
     "inference_server.download.__main__": 9,
     "inference_server.service_state": 6,
@@ -57,10 +58,13 @@ FLOORS = {
     "inference_server.health": 7,
     "inference_server.probe": 7,
     "inference_server.watchdog": 7,
-    "inference_server.servicer": 8,
-    "inference_server.loading": 9,
-    "inference_server.server": 10,
-    "inference_server.__main__": 11,
+    "inference_server.metrics": 7,
+    "inference_server.accounting": 8,
+    "inference_server.servicer": 9,
+    "inference_server.listener": 10,
+    "inference_server.loading": 10,
+    "inference_server.server": 11,
+    "inference_server.__main__": 12,
 }
 # What must not be imported by a room, whatever the floor.
 FORBIDDEN = {

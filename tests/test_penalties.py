@@ -55,3 +55,21 @@ def test_sequences_are_neither_changed_nor_kept_alive() -> None:
     del one
     gc.collect()
     assert alive() is None
+
+
+def test_a_token_counts_once_however_often_its_step_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler, sequence, logits = Sampler(STOP_TOKEN_IDS), row(temperature=0.0, frequency_penalty=1.0), random_logits(1)
+    sample(logits, [sequence], sampler)
+    sequence.token_ids.append(7)
+    cat = torch.cat
+
+    def failing(tensors: object) -> torch.Tensor:
+        monkeypatch.setattr(torch, "cat", cat)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "cat", failing)
+    with pytest.raises(torch.OutOfMemoryError):
+        sample(logits, [sequence], sampler)
+    sample(logits, [sequence], sampler)
+    [history] = sampler._penalties._histories.values()
+    assert history.counts.sum() == 1

@@ -69,7 +69,6 @@ async def test_answer_that_the_resumed_tokens_end_needs_no_engine(
     answer = to_completion(completion, "m", [Delta("", (), reason)], return_token_ids=True)
     assert answer.usage.completion_tokens == len(resumed)
     assert answer.choices[0].finish_reason != 0
-    completion.log_end("id")
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,17 @@ def test_the_youngest_gives_way_and_is_computed_again_to_the_same_end() -> None:
     assert scheduler.counts.generated_tokens == 12
 
 
+def test_a_new_sequence_leaves_a_block_for_each_that_runs() -> None:
+    scheduler = scheduler_of(block_count=4, block_size=4)
+    scheduler.add(Sequence((1, 2, 3), greedy(6)))
+    step(scheduler)
+    scheduler.add(Sequence(tuple(range(12)), greedy(2)))  # three blocks are left, and it needs three
+    while scheduler.running_count == 1:
+        step(scheduler)
+    assert scheduler.counts.preempted == 0
+    assert scheduler.counts.finished == 1
+
+
 def test_one_request_may_need_every_block() -> None:
     scheduler = scheduler_of(block_count=6, block_size=4)
     assert len(run(scheduler, Sequence(tuple(range(20)), greedy(4))).token_ids) == 4

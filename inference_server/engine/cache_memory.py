@@ -53,10 +53,11 @@ def working_bytes(config: Qwen3Config, dtype: torch.dtype, max_step_tokens: int,
     """What the largest step needs beside weights and cache: its widest layer, the logits and their sampling."""
     query_key_value = (config.num_attention_heads + 2 * (config.num_key_value_heads or 0)) * config.head_dim
     widest = 4 * config.hidden_size + max(4 * config.intermediate_size, 3 * query_key_value)
-    tokens = max(max_step_tokens, max_sequences)
-    logits = max_sequences * config.vocab_size * (dtype.itemsize + 4)
-    sorting = min(max_sequences, ROWS_AT_ONCE) * config.vocab_size * 40  # values, ids, sums and their copies
-    return int(tokens * widest * dtype.itemsize + logits + sorting)
+    tokens = max_step_tokens + max_sequences
+    logits = max_sequences * config.vocab_size * (dtype.itemsize + 4 + 4)  # the last 4 are the graphs' own
+    sampling = max_sequences * config.vocab_size * 12  # counts for penalties, logprobs, rows that are picked
+    sorting = min(max_sequences, ROWS_AT_ONCE) * config.vocab_size * 72  # measured: 70 bytes an entry
+    return int(tokens * widest * dtype.itemsize + logits + sampling + sorting)
 
 
 def cuda_cache_bytes(total_bytes: int, used_bytes: int, fraction: float, step_bytes: int) -> int:

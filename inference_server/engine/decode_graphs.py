@@ -30,7 +30,8 @@ class DecodeGraphs:
         self._token_ids = torch.zeros(self._sizes[-1], dtype=torch.int64, device=device)
         self._positions = torch.zeros(self._sizes[-1], dtype=torch.int64, device=device)
         self._rows = torch.arange(self._sizes[-1], device=device)
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}  # size -> graph and its logits
+        self._logits: torch.Tensor | None = None  # [largest size, V] float32, written by every graph
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
     @torch.inference_mode()
     def capture(self, prepare: Callable[[int], None]) -> None:
@@ -39,12 +40,14 @@ class DecodeGraphs:
         for size in reversed(self._sizes):  # the largest first: the smaller ones fit into its memory
             prepare(size)
             inputs = self._token_ids[:size], self._positions[:size], self._rows[:size]
-            self._compute(*inputs)  # libraries set themselves up outside of the capture
+            logits = self._compute(*inputs)  # libraries set themselves up outside of the capture
+            if self._logits is None:
+                self._logits = torch.empty_like(logits)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=pool):
-                logits = self._compute(*inputs)
+                self._logits[:size].copy_(self._compute(*inputs))  # an output of its own would hold its memory
             pool = graph.pool()
-            self._graphs[size] = graph, logits
+            self._graphs[size] = graph
 
     def size_for(self, chunks: Rows[Chunk]) -> int | None:
         """The smallest captured size that holds the step; None where it is more than decode tokens."""
@@ -56,6 +59,6 @@ class DecodeGraphs:
         """token_ids, positions: [size] int64 on the CPU. Returns logits [size, V], valid until the next replay."""
         self._token_ids[:size].copy_(token_ids)
         self._positions[:size].copy_(positions)
-        graph, logits = self._graphs[size]
-        graph.replay()
-        return logits
+        self._graphs[size].replay()
+        assert self._logits is not None
+        return self._logits[:size]

@@ -15,11 +15,12 @@ from functools import partial
 
 from inference_server.engine.scheduler import Scheduler
 from inference_server.engine.step import NotFinite, Step
-from inference_server.engine.types import EngineUse, SampledToken, SamplingParams, Sequence, TokenEvent
-from inference_server.errors import EngineFailed, PromptTooLong
+from inference_server.engine.types import EngineUse, QueueLimits, SampledToken, SamplingParams, Sequence, TokenEvent
+from inference_server.errors import EngineFailed, PromptTooLong, QueueFull
 
 _log = logging.getLogger(__name__)
 _STOP_S = 1.0
+_MOST_TAKEN = 256  # with 20 logprobs a token some 155 kB in a message, which clients take up to 4 MiB of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,18 @@ class _Cancel:
 
 class _Stop:
     """Ends the thread."""
+
+
+@dataclass(slots=True)
+class _Sent:
+    """Sequences that went through the mailbox, and their tokens. Counted by one thread, read by both."""
+
+    requests: int = 0
+    tokens: int = 0
+
+    def count(self, sequence: Sequence) -> None:
+        self.requests += 1
+        self.tokens += sequence.length
 
 
 class _Mail:
@@ -52,12 +65,12 @@ class _Mail:
         self._arrived.set()
 
     async def take(self) -> list[TokenEvent]:
-        """All that has arrived, at least one; raises the error that ended the sequence when all before it is read."""
+        """What has arrived, 1 to 256 events; raises the error that ended the sequence when all before it is read."""
         await self._arrived.wait()
         if not self._events and self._error:
             raise self._error
-        events, self._events = self._events, []
-        if not self._error:
+        events, self._events = self._events[:_MOST_TAKEN], self._events[_MOST_TAKEN:]
+        if not self._events and not self._error:
             self._arrived.clear()
         return events
 
@@ -65,16 +78,34 @@ class _Mail:
 class Engine:
     """Generates tokens for many callers at once."""
 
-    def __init__(self, step: Step, scheduler: Scheduler, on_failure: Callable[[BaseException], None]) -> None:
-        """on_failure is called on the event loop, once, when the thread has ended by an exception."""
+    def __init__(
+        self,
+        step: Step,
+        scheduler: Scheduler,
+        limits: QueueLimits,
+        on_failure: Callable[[BaseException], None],
+        on_step: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        """on_failure is called on the event loop, once, when the thread has ended by an exception.
+
+        on_step is called on the engine's thread, with the seconds that each step took.
+        """
         self._step = step
         self._scheduler = scheduler
+        self._limits = limits
         self._on_failure = on_failure
+        self._on_step = on_step
         self._inbox: queue.SimpleQueue[_Add | _Cancel | _Stop] = queue.SimpleQueue()
         self._mails: dict[Sequence, _Mail] = {}  # the event loop's
         self._failed = False
-        self.step_count = 0  # steps that have ended
+        self._sent = _Sent()  # the event loop's
+        self._taken = _Sent()  # the engine thread's
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def step_count(self) -> int:
+        """Computations that have ended; while a failed step is divided, each part counts."""
+        return self._step.attempt_count
 
     @property
     def has_work(self) -> bool:
@@ -85,7 +116,10 @@ class Engine:
     def use(self) -> EngineUse:
         """Numbers for people and monitors; taken while the engine runs, so not all of one moment."""
         scheduler = self._scheduler
-        return EngineUse(scheduler.running_count, scheduler.waiting_count, scheduler.counts, scheduler.cache.use)
+        return EngineUse(
+            scheduler.running_count, scheduler.waiting_count, scheduler.waiting_tokens, scheduler.counts,
+            scheduler.cache.use,
+        )  # fmt: skip
 
     def start(self) -> None:
         """To be called on the event loop that the callers of `generate` run on."""
@@ -103,6 +137,13 @@ class Engine:
         """Ends every call with EngineFailed; for a thread that is stuck. To be called on the event loop."""
         self._fail(TimeoutError("the engine's thread is stuck"))
 
+    def require_room(self, token_count: int = 0) -> None:
+        """Raises QueueFull where no request with a prompt of so many tokens may wait as well."""
+        requests = self._scheduler.waiting_count + self._sent.requests - self._taken.requests
+        tokens = self._scheduler.waiting_tokens + self._sent.tokens - self._taken.tokens
+        if requests >= self._limits.requests or (requests and tokens + token_count > self._limits.tokens):
+            raise QueueFull(requests, tokens)
+
     async def generate(
         self, prompt_token_ids: tuple[int, ...], params: SamplingParams, resumed_token_ids: tuple[int, ...] = ()
     ) -> AsyncGenerator[list[TokenEvent]]:
@@ -110,7 +151,7 @@ class Engine:
 
         resumed_token_ids: the first tokens of the answer, which are not generated again; fewer than max_tokens.
         Closing the generator early cancels the sequence: the engine drops it before its next step.
-        Raises EngineFailed; PromptTooLong where the cache could never hold prompt and answer; OutOfMemory or
+        Raises EngineFailed; QueueFull; PromptTooLong where the cache could never hold prompt and answer; OutOfMemory or
         SequenceFailed for what befalls this sequence alone.
         """
         if self._failed:
@@ -118,8 +159,10 @@ class Engine:
         capacity = self._scheduler.cache.token_capacity
         if len(prompt_token_ids) + params.max_tokens > capacity:
             raise PromptTooLong(len(prompt_token_ids), params.max_tokens, capacity)
+        self.require_room(len(prompt_token_ids) + len(resumed_token_ids))
         sequence, mail, ended = Sequence(prompt_token_ids, params, list(resumed_token_ids)), _Mail(), False
         self._mails[sequence] = mail
+        self._sent.count(sequence)
         self._inbox.put(_Add(sequence))
         try:
             while not ended:
@@ -145,6 +188,7 @@ class Engine:
             match self._inbox.get():
                 case _Add(sequence):
                     self._scheduler.add(sequence)
+                    self._taken.count(sequence)
                 case _Cancel(sequence):
                     self._scheduler.cancel(sequence)
                 case _Stop():
@@ -152,6 +196,7 @@ class Engine:
         return True
 
     def _take_step(self) -> None:
+        started_s = time.perf_counter()
         chunks = self._scheduler.schedule()
         outcomes = self._step.run(chunks)
         events: list[tuple[Sequence, TokenEvent | Exception]] = []
@@ -165,7 +210,7 @@ class Engine:
                     self._step.clear(self._scheduler.distrust(chunk.sequence))
                 self._scheduler.fail(chunk.sequence)
                 events.append((chunk.sequence, outcome))
-        self.step_count += 1
+        self._on_step(time.perf_counter() - started_s)
         if events:
             self._call_back(partial(self._deliver, events))
 

@@ -26,22 +26,38 @@ class Extents:
             self._drop(behind)
         self._put(start, end)
 
-    def take_near(self, last: int | None, wanted: int) -> list[int]:
-        """Takes 1 to `wanted` neighbours: those that follow `last` where they are free, else out of the longest run.
+    def take(self, last: int | None, wanted: int) -> list[int]:
+        """Takes so many: first those that follow `last`, then out of the longest run, or the fewest runs.
 
-        There must be free ones. A new place is begun in the middle of the run, so that its left neighbour can grow on.
+        There must be enough. A new place is begun in the middle of its run, so that its left neighbour can grow on.
         """
-        follows = last is not None and last + 1 in self._end_of
-        start = last + 1 if last is not None and follows else self._new_place(wanted)
+        taken: list[int] = []
+        if last is not None and last + 1 in self._end_of:
+            taken = self._take_from(last + 1, wanted)
+        if len(taken) < wanted:
+            start = max(self._end_of, key=self._length)
+            if self._length(start) >= wanted - len(taken):
+                taken += self._take_from(self._place_in(start, wanted - len(taken)), wanted - len(taken))
+            else:
+                for start in sorted(self._end_of, key=self._length, reverse=True):
+                    taken += self._take_from(start, wanted - len(taken))
+                    if len(taken) == wanted:
+                        break
+        return taken
+
+    def _length(self, start: int) -> int:
+        return self._end_of[start] - start
+
+    def _take_from(self, start: int, wanted: int) -> list[int]:
+        """Up to so many from the beginning of a run."""
         end = self._end_of[start]
         self._drop(start)
         taken_end = min(start + wanted, end)
         self._put(taken_end, end)
         return list(range(start, taken_end))
 
-    def _new_place(self, wanted: int) -> int:
-        """A start of a run, cut out of the longest one."""
-        start = max(self._end_of, key=lambda begin: self._end_of[begin] - begin)
+    def _place_in(self, start: int, wanted: int) -> int:
+        """The start of a run that is cut out of this one."""
         end = self._end_of[start]
         if start == self._first or end - start <= wanted:
             return start

@@ -22,14 +22,13 @@ def gumbel_noise(keys: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
     mixed = (mixed ^ _shifted(mixed, 30)) * _signed(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ _shifted(mixed, 27)) * _signed(0x94D049BB133111EB)
     mixed = mixed ^ _shifted(mixed, 31)
-    uniform = (_shifted(mixed, 11).double() + 0.5) * 2.0**-53  # in (0, 1)
-    noise: torch.Tensor = -torch.log(-torch.log(uniform))
-    return noise
+    uniform = (_shifted(mixed, 11).double() + 0.5) / 2**53  # in (0, 1)
+    return -torch.log(-torch.log(uniform))
 
 
 def _shifted(numbers: torch.Tensor, places: int) -> torch.Tensor:
     """To the right with zeros, as unsigned numbers; torch's own shift repeats the sign."""
-    return (numbers >> places) & (2 ** (64 - places) - 1)
+    return (numbers >> places) & ((1 << (64 - places)) - 1)
 
 
 def _signed(number: int) -> int:

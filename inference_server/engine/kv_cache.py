@@ -69,8 +69,10 @@ class KVCache:
             self._hold(block)
         sequence.block_ids = known
         sequence.computed_count = len(known) * self.block_size
-        self._queried_tokens += sequence.length
-        self._hit_tokens += sequence.computed_count
+        if sequence.started_s is None:  # what a preempted one finds again is its own
+            prompt_tokens = len(sequence.prompt_token_ids)
+            self._queried_tokens += prompt_tokens
+            self._hit_tokens += min(sequence.computed_count, prompt_tokens)
         return self.grow(sequence, sequence.length)
 
     def grow(self, sequence: Sequence, token_count: int) -> bool:
@@ -80,13 +82,11 @@ class KVCache:
             return False
         if wanted > self._free.count:
             self._evict(wanted)
-        while wanted > 0:
-            last = sequence.block_ids[-1] if sequence.block_ids else None
-            taken = self._free.take_near(last, wanted)
+        if wanted > 0:
+            taken = self._free.take(sequence.block_ids[-1] if sequence.block_ids else None, wanted)
             for block in taken:
                 self._holder_counts[block] = 1
             sequence.block_ids += taken
-            wanted -= len(taken)
         return True
 
     def advance(self, sequence: Sequence, computed_count: int) -> None:

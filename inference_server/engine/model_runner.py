@@ -33,7 +33,7 @@ class ModelRunner:
     def forward(self, chunks: Rows[Chunk]) -> torch.Tensor:
         """Computes the chunks, whose sequences must hold the blocks that they need.
 
-        Returns the logits that follow the last token of each chunk that samples, in their order: [S, V] float32.
+        Returns the logits that follow the last token of each chunk: [C, V] float32.
         """
         size = self._graphs.size_for(chunks) if self._graphs else None
         padded = [*chunks, *[self._scratch] * (size - len(chunks))] if size else chunks
@@ -59,13 +59,12 @@ class ModelRunner:
 
 
 def _step_tensors(chunks: Rows[Chunk]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Token ids [T], positions [T] and the rows [S] that are sampled from."""
+    """Token ids [T], positions [T] and the rows [C] of the chunks' last tokens."""
     token_ids: list[int] = []
     positions: list[int] = []
     rows: list[int] = []
     for chunk in chunks:
         token_ids += chunk.sequence.tokens_from(chunk.start, chunk.count)
         positions += range(chunk.start, chunk.start + chunk.count)
-        if chunk.samples:
-            rows.append(len(token_ids) - 1)
+        rows.append(len(token_ids) - 1)
     return torch.tensor(token_ids), torch.tensor(positions), torch.tensor(rows, dtype=torch.int64)

@@ -42,8 +42,9 @@ class Penalties:
             history = self._histories[sequence] = _first_history(sequence, logits)
         if history.counted < len(sequence.token_ids):
             arrived = torch.tensor(sequence.token_ids[history.counted :], device=logits.device)
+            token_ids = torch.cat([history.token_ids, arrived])  # first what may fail, so that a retry counts once
             history.counts.index_add_(0, arrived, torch.ones_like(arrived, dtype=torch.int32))
-            history.token_ids = torch.cat([history.token_ids, arrived])
+            history.token_ids = token_ids
             history.counted = len(sequence.token_ids)
         return history
 

@@ -23,6 +23,7 @@ class Scheduler:
     ) -> None:
         """max_sequences: that run at once. max_step_tokens: the budget of a step, decode tokens included."""
         self.counts = Counts()
+        self.waiting_tokens = 0
         self.cache = cache
         self.stop_token_ids = stop_token_ids
         self._max_sequences = max_sequences
@@ -43,6 +44,7 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Takes a sequence in. With max_tokens of answer it must fit into the cache when it is alone."""
         self._waiting.append(sequence)
+        self.waiting_tokens += sequence.length
         self.counts.started += 1
 
     def cancel(self, sequence: Sequence) -> None:
@@ -72,6 +74,7 @@ class Scheduler:
             if not self.cache.admit(sequence, spare_count=len(self._running)):
                 break
             self._running.append(self._waiting.popleft())
+            self.waiting_tokens -= sequence.length
             self._note_start(sequence)
             chunks.append(_chunk(sequence, budget))
             budget -= chunks[-1].count
@@ -118,6 +121,7 @@ class Scheduler:
         youngest = self._running.pop()
         self.cache.release(youngest)
         self._waiting.appendleft(youngest)
+        self.waiting_tokens += youngest.length
         self.counts.preempted += 1
         return youngest
 
@@ -137,12 +141,15 @@ class Scheduler:
 
     def _drop(self, sequence: Sequence) -> bool:
         """Whether it was here."""
-        for line in (self._running, self._waiting):
-            if sequence in line:
-                line.remove(sequence)
-                self.cache.release(sequence)
-                return True
-        return False
+        if sequence in self._running:
+            self._running.remove(sequence)
+        elif sequence in self._waiting:
+            self._waiting.remove(sequence)
+            self.waiting_tokens -= sequence.length
+        else:
+            return False
+        self.cache.release(sequence)
+        return True
 
 
 def _chunk(sequence: Sequence, budget: int) -> Chunk:

@@ -4,6 +4,7 @@ Called by the engine's loop. A step can be computed again, because nothing count
 """
 
 import logging
+import traceback
 from collections.abc import Sequence as Rows
 from typing import Protocol
 
@@ -23,7 +24,7 @@ class Runner(Protocol):
     """What a step needs of the model runner."""
 
     def forward(self, chunks: Rows[Chunk]) -> torch.Tensor:
-        """Logits [S, V] float32 of the chunks that sample."""
+        """The logits that follow each chunk's last token: [C, V] float32."""
 
     def probe(self) -> None:
         """Raises where the device is broken."""
@@ -38,17 +39,16 @@ class Step:
     def __init__(self, runner: Runner, sampler: Sampler) -> None:
         self._runner = runner
         self._sampler = sampler
+        self.attempt_count = 0  # computations that have ended, well or not
 
     def run(self, chunks: Rows[Chunk]) -> list[Outcome]:
         """One outcome for each chunk. Raises where not a request but the device or the engine itself is broken."""
-        try:
-            outcomes = self._compute(chunks)
-        except Exception as error:
-            _log.exception("a step of %d sequences failed; each is tried alone", len(chunks))
-            _free_cached_memory(error)
-            outcomes = [self._alone(chunk) for chunk in chunks]
+        outcomes = self._attempt(chunks)
+        if isinstance(outcomes, Exception):
+            _log.error("a step of %d sequences failed; it is divided", len(chunks), exc_info=outcomes)
+            outcomes = self._divided(chunks, outcomes)
             self._runner.probe()
-        if any(isinstance(outcome, NotFinite) for outcome in outcomes):
+        elif any(isinstance(outcome, NotFinite) for outcome in outcomes):
             self._runner.probe()
         return outcomes
 
@@ -56,38 +56,58 @@ class Step:
         """Overwrites blocks whose content is not to be trusted."""
         self._runner.clear(block_ids)
 
-    def _compute(self, chunks: Rows[Chunk]) -> list[Outcome]:
-        logits = self._runner.forward(chunks)  # [S, V]
-        sampling = [chunk.sequence for chunk in chunks if chunk.samples]
-        tokens = iter(self._sampler.sample(logits, sampling) if sampling else ())
-        return [_or_failure(next(tokens)) if chunk.samples else None for chunk in chunks]
-
-    def _alone(self, chunk: Chunk) -> Outcome:
+    def _attempt(self, chunks: Rows[Chunk]) -> list[Outcome] | Exception:
         try:
-            return self._compute([chunk])[0]
+            return self._compute(chunks)
         except Exception as error:
-            _log.exception("the step of one sequence failed")
-            if is_out_of_memory(error):
-                _free_cached_memory(error)
-                return OutOfMemory()
-            failure = SequenceFailed("its step raised an exception")
-            failure.__cause__ = error
-            return failure
+            # the frames of its traceback hold the failed step's tensors: only the last lines are kept
+            error.__notes__ = [*getattr(error, "__notes__", []), "".join(traceback.format_tb(error.__traceback__)[-3:])]
+            return error.with_traceback(None)
+        finally:
+            self.attempt_count += 1
+
+    def _divided(self, chunks: Rows[Chunk], error: Exception) -> list[Outcome]:
+        """Halves a step that has failed until what fails is one sequence."""
+        if is_out_of_memory(error) and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(chunks) == 1:
+            return [_end_of(error)]
+        outcomes: list[Outcome] = []
+        middle = len(chunks) // 2
+        for half in (chunks[:middle], chunks[middle:]):
+            attempted = self._attempt(half)
+            outcomes += self._divided(half, attempted) if isinstance(attempted, Exception) else attempted
+        return outcomes
+
+    def _compute(self, chunks: Rows[Chunk]) -> list[Outcome]:
+        logits = self._runner.forward(chunks)  # [C, V]
+        sampling = [place for place, chunk in enumerate(chunks) if chunk.samples]
+        reading = [place for place, chunk in enumerate(chunks) if not chunk.samples]
+        outcomes: list[Outcome] = [None] * len(chunks)
+        for place in reading:  # what a prompt has written so far may be shared, so it is looked at
+            if not logits[place].isfinite().all():
+                outcomes[place] = NotFinite("its prompt's logits are not finite")
+        if sampling:
+            rows = logits if not reading else logits[sampling]
+            for place, token in zip(
+                sampling, self._sampler.sample(rows, [chunks[place].sequence for place in sampling]), strict=True
+            ):
+                outcomes[place] = NotFinite("its logits are not finite") if token is None else token
+        return outcomes
 
 
 class NotFinite(SequenceFailed):
     """The logits are not all numbers; what the cache holds of this sequence must not be used."""
 
 
-def _or_failure(token: SampledToken | None) -> Outcome:
-    return NotFinite("its logits are not finite") if token is None else token
+def _end_of(error: Exception) -> OutOfMemory | SequenceFailed:
+    if is_out_of_memory(error):
+        return OutOfMemory()
+    failure = SequenceFailed("its step raised an exception")
+    failure.__cause__ = error
+    return failure
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on whichever device; torch's CPU allocator raises a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def _free_cached_memory(error: BaseException) -> None:
-    if is_out_of_memory(error) and torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -120,6 +120,14 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """How many requests may wait for their turn, and how many tokens their prompts may have together."""
+
+    requests: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class CacheUse:
     """Blocks now, and prompt tokens so far. Those of `cached_blocks` are free for others but still known."""
 
@@ -137,5 +145,6 @@ class EngineUse:
 
     running_count: int
     waiting_count: int
+    waiting_tokens: int
     counts: Counts
     cache: CacheUse

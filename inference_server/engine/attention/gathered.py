@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from inference_server.engine.attention.types import CacheShape, slots_of
 from inference_server.engine.types import Chunk
 
+_QUERIES_AT_ONCE = 128  # bounds the mask, and the scores where a device computes them whole
+
 
 class GatheredAttention:
     """Keys and values lie by slot: [layers, 2, slots, Hkv, D]."""
@@ -38,12 +40,10 @@ class GatheredAttention:
         stored[1, self._slots] = value
         parts, begin = [], 0
         for chunk, slots in self._seen:
-            rows = query[begin : begin + chunk.count].transpose(0, 1)[None]  # [1, Hq, count, D]
             keys, values = stored[:, slots].transpose(1, 2).unsqueeze(1)  # [1, Hkv, end, D] each
-            end = chunk.start + chunk.count
-            mask = torch.ones(chunk.count, end, dtype=torch.bool, device=query.device).tril(chunk.start)
-            seen = F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask, enable_gqa=True)
-            parts.append(seen[0].transpose(0, 1))
+            for first in range(0, chunk.count, _QUERIES_AT_ONCE):
+                last = min(first + _QUERIES_AT_ONCE, chunk.count)
+                parts.append(_attend(query[begin + first : begin + last], keys, values, chunk.start + first))
             begin += chunk.count
         return torch.cat(parts)
 
@@ -53,3 +53,16 @@ class GatheredAttention:
 
     def _tensor(self, numbers: list[int]) -> torch.Tensor:
         return torch.tensor(numbers, dtype=torch.int64, device=self._shape.device)
+
+
+def _attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, start: int) -> torch.Tensor:
+    """query: [T, Hq, D], from place `start` on; keys, values: [1, Hkv, end, D]. Returns [T, Hq, D].
+
+    The heads that share a key head are rows of one product, so that keys and values are not repeated for each.
+    """
+    count, key_heads, end = len(query), keys.shape[1], keys.shape[2]
+    rows = query.unflatten(1, (key_heads, -1)).permute(1, 2, 0, 3)  # [Hkv, G, T, D]
+    mask = torch.ones(count, end, dtype=torch.bool, device=query.device).tril(start).repeat(rows.shape[1], 1)
+    seen = F.scaled_dot_product_attention(rows.flatten(1, 2)[None], keys, values, attn_mask=mask)  # [1, Hkv, G * T, D]
+    by_token: torch.Tensor = seen[0].unflatten(1, (-1, count)).permute(2, 0, 1, 3)  # [T, Hkv, G, D]
+    return by_token.flatten(1, 2)

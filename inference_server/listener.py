@@ -1,0 +1,50 @@
+"""The gRPC server with its services, and what it lets clients do to it."""
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from inference_server.boundary import ErrorBoundary
+from inference_server.config import Settings
+from inference_server.errors import StartupError
+from inference_server.health import HealthServicer
+from inference_server.reflection import add_reflection
+from inference_server.service_state import ServiceState
+from inference_server.servicer import ChatServicer
+from protos.chat.v1 import chat_pb2, chat_pb2_grpc
+
+CHAT_SERVICE = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
+_CHANNEL_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # or two servers would share a port in silence
+    # a bridge brings all its chats on one connection: those that run, those that wait, and health
+    ("grpc.max_concurrent_streams", 1024),
+    ("grpc.max_connection_idle_ms", 10 * 60_000),
+    ("grpc.max_connection_age_ms", 30 * 60_000),  # so that clients find new replicas
+    ("grpc.max_connection_age_grace_ms", 3600_000),
+    # a client that is gone without a word is found in 15 s; keepalive alone would take a minute
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),  # clients may look after us likewise
+)
+
+
+def grpc_server(settings: Settings, servicer: ChatServicer, state: ServiceState) -> grpc.aio.Server:
+    """A server with all services on it, not yet started."""
+    options = (*_CHANNEL_OPTIONS, ("grpc.max_receive_message_length", settings.max_message_bytes))
+    server = grpc.aio.server(interceptors=[ErrorBoundary()], options=options)
+    chat_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(state, CHAT_SERVICE), server)
+    if settings.reflection:
+        add_reflection(server, (CHAT_SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name))
+    return server
+
+
+def bind(server: grpc.aio.Server, host: str, port: int) -> int:
+    try:
+        return server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    except RuntimeError as error:
+        raise StartupError(
+            f"--port {port}: cannot listen on {host}:{port}; the port is taken, or the address is not this machine's"
+        ) from error

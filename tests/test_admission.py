@@ -1,0 +1,164 @@
+"""A full queue refuses at once and in words; what waits too long is never computed; nobody else notices."""
+
+import asyncio
+from collections import Counter
+
+import grpc
+import httpx2
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from inference_server.engine.types import QueueLimits
+from inference_server.errors import QueueFull
+from protos.chat.v1 import chat_pb2, chat_pb2_grpc
+from tests.fakes import FakeRunner, InProcessService, engine_over, in_process_service, until
+from tests.test_cancel import BODY, CHAT
+from tests.test_engine import collect, greedy
+
+
+def ask(max_tokens: int = 5, content: str = "Hello") -> chat_pb2.ChatCompletionRequest:
+    message = chat_pb2.Message(role=chat_pb2.ROLE_USER, content=content)
+    return chat_pb2.ChatCompletionRequest(messages=[message], max_tokens=max_tokens)
+
+
+async def fill(
+    service: InProcessService, stub: "chat_pb2_grpc.ChatServiceAsyncStub", waiting: int
+) -> "list[asyncio.Task[chat_pb2.ChatCompletion]]":
+    """One request that runs, which takes no step, and so many that wait."""
+    calls = [asyncio.ensure_future(stub.CreateChatCompletion(ask()))]
+    await until(lambda: service.engine.use.running_count == 1)
+    calls += [asyncio.ensure_future(stub.CreateChatCompletion(ask())) for _ in range(waiting)]
+    await until(lambda: service.state._chat_count == 1 + waiting)
+    return calls
+
+
+async def test_full_queue_is_refused_over_both_transports_with_a_time_to_come_again() -> None:
+    async with (
+        in_process_service(FakeRunner(gated=True), max_sequences=1, queue=QueueLimits(3, 10_000)) as service,
+        grpc.aio.insecure_channel(service.grpc_address) as channel,
+        httpx2.AsyncClient(base_url=service.url, timeout=30) as http,
+    ):
+        stub = chat_pb2_grpc.ChatServiceStub(channel)
+        calls = await fill(service, stub, waiting=3)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.CreateChatCompletion(ask())
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert str(refused.value.details()).startswith("the queue is full: 3 requests with ")
+        trailing = dict(refused.value.trailing_metadata() or ())
+        assert trailing["grpc-retry-pushback-ms"] == "1000"
+        details = trailing["grpc-status-details-bin"]
+        assert isinstance(details, bytes)
+        [packed] = status_pb2.Status.FromString(details).details
+        retry = error_details_pb2.RetryInfo()
+        assert packed.Unpack(retry)
+        assert retry.retry_delay.seconds == 1
+        for body in (BODY, BODY | {"stream": True}):
+            response = await http.post(CHAT, json=body)
+            assert response.status_code == 429
+            assert response.headers["Retry-After"] == "1"
+            assert response.json()["error"]["code"] == "rate_limit_exceeded"
+        service.runner.allow(1000)
+        answers = await asyncio.gather(*calls)
+        assert [answer.usage.completion_tokens for answer in answers] == [5] * 4
+        assert (await stub.CreateChatCompletion(ask())).usage.completion_tokens == 5
+
+
+async def test_queue_is_bounded_by_the_tokens_of_prompts_too() -> None:
+    runner = FakeRunner(gated=True)
+    failures: list[BaseException] = []
+    engine = engine_over(runner, failures.append, max_sequences=1, queue=QueueLimits(100, 50))
+    asking = [asyncio.ensure_future(collect(engine, greedy(3)))]
+    await until(lambda: engine.use.running_count == 1)
+    asking.append(asyncio.ensure_future(collect(engine, greedy(3), prompt=(1,) * 200)))  # alone it may be longer
+    await asyncio.sleep(0.05)
+    with pytest.raises(QueueFull):
+        await collect(engine, greedy(3))
+    runner.allow(1000)
+    await asyncio.gather(*asking)
+    assert engine.use.waiting_tokens == 0
+    assert len((await collect(engine, greedy(3)))[0]) == 3
+    await engine.stop()
+
+
+async def test_waiting_tokens_are_given_back_by_cancels_and_preemptions() -> None:
+    failures: list[BaseException] = []
+    runner = FakeRunner(gated=True)
+    engine = engine_over(runner, failures.append, max_sequences=1)
+    asking = [asyncio.ensure_future(collect(engine, greedy(3), prompt=(index,) * 9)) for index in range(4)]
+    await until(lambda: engine.use.running_count == 1)
+    for waiting in asking[1:]:
+        waiting.cancel()
+    runner.allow(100)
+    await asking[0]
+    await until(lambda: engine.use.counts.cancelled == 3)
+    assert engine.use.waiting_tokens == 0
+    await engine.stop()
+
+
+async def test_health_is_answered_while_the_queue_is_full() -> None:
+    async with (
+        in_process_service(FakeRunner(step_s=0.002), max_sequences=4, queue=QueueLimits(8, 10_000)) as service,
+        grpc.aio.insecure_channel(service.grpc_address) as channel,
+    ):
+        stub, health = chat_pb2_grpc.ChatServiceStub(channel), health_pb2_grpc.HealthStub(channel)
+        ending, outcomes = asyncio.Event(), Counter[str]()
+
+        async def press() -> None:
+            while not ending.is_set():
+                try:
+                    await stub.CreateChatCompletion(ask(20))
+                    outcomes["answered"] += 1
+                except grpc.aio.AioRpcError as error:
+                    outcomes[error.code().name] += 1
+
+        pressing = [asyncio.ensure_future(press()) for _ in range(48)]  # four times what runs and waits
+        for _ in range(200):
+            asked = health_pb2.HealthCheckRequest(service="chat.v1.ChatService")
+            answer = await health.Check(asked, timeout=10)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        ending.set()
+        await asyncio.gather(*pressing)
+        assert set(outcomes) == {"answered", "RESOURCE_EXHAUSTED"}
+        assert outcomes["answered"] >= 12
+
+
+async def test_request_whose_deadline_passes_in_the_queue_is_never_computed() -> None:
+    async with (
+        in_process_service(FakeRunner(gated=True), max_sequences=1) as service,
+        grpc.aio.insecure_channel(service.grpc_address) as channel,
+    ):
+        stub = chat_pb2_grpc.ChatServiceStub(channel)
+        [first] = await fill(service, stub, waiting=0)
+        with pytest.raises(grpc.aio.AioRpcError) as late:
+            await stub.CreateChatCompletion(ask(), timeout=0.2)
+        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        service.runner.allow(100)
+        await first
+        await until(lambda: service.sequence_count == 0)
+        counts = service.engine.use.counts
+        assert (counts.started, counts.finished, counts.cancelled) == (2, 1, 1)
+        assert counts.prompt_tokens == first.result().usage.prompt_tokens
+
+
+async def test_answer_that_takes_longer_than_the_server_allows_ends() -> None:
+    async with (
+        in_process_service(FakeRunner(gated=True), max_request_s=1) as service,
+        grpc.aio.insecure_channel(service.grpc_address) as channel,
+    ):
+        stub = chat_pb2_grpc.ChatServiceStub(channel)
+        service.runner.allow(2)
+        stream = stub.StreamChatCompletion(ask(100))
+        await stream.read()
+        for call in (stub.CreateChatCompletion(ask(100)), drained(stream)):
+            with pytest.raises(grpc.aio.AioRpcError) as late:
+                await call
+            assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert late.value.details() == "the answer was not ready within the server's limit of 1 s"
+        service.runner.allow(2)
+        await until(lambda: service.sequence_count == 0)
+
+
+async def drained(stream: "grpc.aio.UnaryStreamCall") -> None:  # type: ignore[type-arg]
+    while await stream.read() is not grpc.aio.EOF:
+        pass
