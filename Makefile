@@ -4,13 +4,18 @@ MODEL ?= demo
 GRPC_PORT ?= 50051
 HTTP_PORT ?= 8000
 TARGET ?= localhost:$(GRPC_PORT)
+INFERENCE_IMAGE ?= qwen3-chat/inference
+BRIDGE_IMAGE ?= qwen3-chat/bridge
+BASE ?=
+REQUIRE_CUDA ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 PROTO := protos/chat/v1/chat.proto
+LABELS = --label org.opencontainers.image.revision=$(shell git rev-parse HEAD 2>/dev/null)
 
-.PHONY: help run test test-all check protos download chat demo-model
+.PHONY: help run test test-all check protos download chat demo-model images images-check
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -42,6 +47,14 @@ chat: $(VENV)/run.installed ## Chats in the terminal; TARGET=http://localhost:80
 
 demo-model: $(VENV)/run.installed ## Trains the embedded demo model anew
 	$(BIN)/python -m inference_server.demo_model.train
+
+images: ## Builds both Docker images; BASE is the inference image's, REQUIRE_CUDA=0 allows one without CUDA
+	docker build $(LABELS) $(if $(BASE),--build-arg "BASE=$(BASE)") --build-arg "REQUIRE_CUDA=$(REQUIRE_CUDA)" \
+		-f Dockerfile.inference -t "$(INFERENCE_IMAGE)" .
+	docker build $(LABELS) -f Dockerfile.bridge -t "$(BRIDGE_IMAGE)" .
+
+images-check: $(VENV)/run.installed ## Builds both images, runs them hardened and asks a question
+	$(BIN)/python -m scripts.images_check
 
 $(VENV)/run.installed: requirements/inference.txt requirements/bridge.txt requirements/client.txt \
 		requirements/constraints.txt

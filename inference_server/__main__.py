@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import signal
 import sys
 
 import click
@@ -31,6 +32,8 @@ def run(settings: Settings) -> None:
 
 def main() -> None:
     """The command line, with errors of one line."""
+    # until the server has its own: a container's first process gets no signal that it does not handle
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core writes lines of its own about a busy port
     try:
         command(run).main(standalone_mode=False)

@@ -50,8 +50,6 @@ class LoadedParts:
 
 def load_parts(checkpoint_dir: Path, settings: Settings, on_progress: Callable[[float], None]) -> LoadedParts:
     """The slow part: reads tokenizer and weights. Raises StartupError."""
-    if not checkpoint_dir.is_dir():
-        raise StartupError(f"--model {checkpoint_dir}: no such directory; `make download` gets Qwen3, demo is built in")
     transformers.logging.set_verbosity_error()  # what it warns of is refused below, or of no consequence
     config = read_config(checkpoint_dir)
     longest = config.max_position_embeddings

@@ -18,9 +18,23 @@ def choose_device(asked: str) -> torch.device:
         return torch.device("cuda")
     if asked == "cuda":
         driver = f"driver {_GPU_DRIVER.read_text().split()[7]}" if _GPU_DRIVER.is_file() else "no NVIDIA driver"
-        build = f"torch {torch.__version__} " + (f"for CUDA {cuda}" if (cuda := torch.version.cuda) else "without CUDA")
-        raise StartupError(f"--device cuda: no usable GPU; found {driver} and {build}")
+        raise StartupError(f"--device cuda: no usable GPU; found {driver} and {_torch_build()}")
     return torch.device("cpu")
+
+
+def describe(device: torch.device) -> str:
+    """For the log: `cuda: NVIDIA H200 with 139.7 GiB; torch 2.13.0+cu126 for CUDA 12.6`."""
+    if device.type == "cuda":
+        of_gpu = torch.cuda.get_device_properties(device)
+        hardware = f"{of_gpu.name} with {of_gpu.total_memory / 2**30:.1f} GiB"
+    else:
+        hardware = f"{torch.get_num_threads()} threads"
+    return f"{device.type}: {hardware}; {_torch_build()}"
+
+
+def _torch_build() -> str:
+    cuda = torch.version.cuda
+    return f"torch {torch.__version__} " + (f"for CUDA {cuda}" if cuda else "without CUDA")
 
 
 def choose_dtype(asked: str, device: torch.device, published: str | torch.dtype | None) -> torch.dtype:

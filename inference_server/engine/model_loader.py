@@ -5,6 +5,7 @@ tensor straight to where they will be used, and each tells the caller how far th
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,11 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, GenerationConfig
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 
-from inference_server.engine.device import choose_device, choose_dtype, require_memory
+from inference_server.engine.device import choose_device, choose_dtype, describe, require_memory
 from inference_server.engine.models.qwen3 import Qwen3
 from inference_server.errors import StartupError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ def load_model(
     Raises StartupError where the checkpoint or the device cannot be used.
     """
     target = choose_device(device)
+    _log.info("%s", describe(target))
     weight_dtype = choose_dtype(dtype, target, config.dtype)
     try:
         with init_empty_weights():
