@@ -24,6 +24,13 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
+    ("grpc.dns_min_time_between_resolutions_ms", 5000),  # a connection that ended may have been a replaced replica's
+)
+# Watches each server's health, so that one that drains or stalls gets no new chats though its connection lives on.
+# https://github.com/grpc/proposal/blob/master/A17-client-side-health-checking.md
+_ONLY_SERVING = (
+    "grpc.service_config",
+    '{"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": "chat.v1.ChatService"}}',
 )
 
 
@@ -32,20 +39,31 @@ class ClientGone(Exception):
 
 
 class Upstream:
-    """One channel to the server."""
+    """The servers behind one name.
+
+    Chats go to those that say they are SERVING while there is one; else to any, which then says in words why not.
+    """
 
     def __init__(self, target: str, drain: Drain, metrics: Metrics) -> None:
         self._drain = drain
         self._metrics = metrics
-        self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
-        self._stub: chat_pb2_grpc.ChatServiceAsyncStub = chat_pb2_grpc.ChatServiceStub(self._channel)
+        self._any = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        self._serving = grpc.aio.insecure_channel(target, options=(*_OPTIONS, _ONLY_SERVING))
+        self._any_stub: chat_pb2_grpc.ChatServiceAsyncStub = chat_pb2_grpc.ChatServiceStub(self._any)
+        self._serving_stub: chat_pb2_grpc.ChatServiceAsyncStub = chat_pb2_grpc.ChatServiceStub(self._serving)
 
     async def close(self) -> None:
-        await self._channel.close()
+        await self._any.close()
+        await self._serving.close()
+
+    @property
+    def _chat_stub(self) -> "chat_pb2_grpc.ChatServiceAsyncStub":
+        is_there = self._serving.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
+        return self._serving_stub if is_there else self._any_stub
 
     async def model(self) -> chat_pb2.GetModelResponse:
         """What is served. Raises ApiError."""
-        call = self._stub.GetModel(chat_pb2.GetModelRequest(), timeout=_MODEL_TIMEOUT_S)
+        call = self._any_stub.GetModel(chat_pb2.GetModelRequest(), timeout=_MODEL_TIMEOUT_S)
         try:
             with self._failures(), self._drain.running(call):
                 return await call
@@ -58,7 +76,7 @@ class Upstream:
         self, request: chat_pb2.ChatCompletionRequest, request_id: str, timeout_s: float | None, client: Request
     ) -> chat_pb2.ChatCompletion:
         """The whole answer. Raises ApiError, and ClientGone when the client leaves before it is there."""
-        call = self._stub.CreateChatCompletion(request, timeout=timeout_s, metadata=_metadata(request_id))
+        call = self._chat_stub.CreateChatCompletion(request, timeout=timeout_s, metadata=_metadata(request_id))
         with self._failures(), self._drain.running(call):
             return await _unless_gone(asyncio.ensure_future(_result(call)), client)
 
@@ -66,7 +84,7 @@ class Upstream:
         self, request: chat_pb2.ChatCompletionRequest, request_id: str, timeout_s: float | None
     ) -> AsyncGenerator[chat_pb2.ChatCompletionChunk]:
         """The answer's chunks. Raises ApiError. Closing the generator cancels the call."""
-        call = self._stub.StreamChatCompletion(request, timeout=timeout_s, metadata=_metadata(request_id))
+        call = self._chat_stub.StreamChatCompletion(request, timeout=timeout_s, metadata=_metadata(request_id))
         with self._failures(), self._drain.running(call):
             async for chunk in call:
                 yield chunk

@@ -9,11 +9,12 @@ import sys
 import time
 
 import grpc
+import httpx2
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
-from tests.programs import ROOT, start_server
+from tests.programs import ROOT, start_bridge, start_server
 
 STREAMS = 16
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -95,6 +96,37 @@ async def test_clients_go_to_another_server_while_one_drains() -> None:
     finally:
         draining.stop()
         other.stop()
+
+
+async def test_bridge_leaves_a_draining_server_at_once() -> None:
+    draining, drained_port = start_server("--drain-timeout-s", "100")
+    other, other_port = start_server()
+    bridge, http_port = start_bridge(f"ipv4:127.0.0.1:{drained_port},127.0.0.1:{other_port}")
+    body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3}
+    try:
+        draining.wait_for("ready: demo")
+        other.wait_for("ready: demo")
+        async with (
+            httpx2.AsyncClient(base_url=f"http://127.0.0.1:{http_port}", timeout=60) as http,
+            grpc.aio.insecure_channel(f"127.0.0.1:{drained_port}") as direct,
+        ):
+            for _ in range(6):
+                assert (await http.post("/v1/chat/completions", json=body)).status_code == 200
+            assert all(server.output.count("reason=length") >= 2 for server in (draining, other)), "both get chats"
+            long = asked(1)
+            long.max_tokens = 2000
+            running = asyncio.ensure_future(ids_of(chat_pb2_grpc.ChatServiceStub(direct).StreamChatCompletion(long)))
+            await asyncio.sleep(0.2)
+            draining.signal()
+            draining.wait_for("draining")
+            await asyncio.sleep(0.3)  # the news of it
+            for _ in range(12):
+                assert (await http.post("/v1/chat/completions", json=body)).status_code == 200
+            assert len(await running) == 2000
+        assert draining.wait() == 0
+    finally:
+        for program in (bridge, draining, other):
+            program.stop()
 
 
 DEAF_CLIENT = """

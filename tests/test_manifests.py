@@ -31,17 +31,6 @@ INFERENCE, BRIDGE, QUEUE = (
 BRIDGE_SETTINGS = ("ConfigMap", "bridge-settings")
 POD, FIRST = "spec/template/spec", "spec/template/spec/containers/0"
 
-# What the manifests name and the code has yet to bring; once it does, these fail as passed and have to go.
-NOT_YET = {
-    "BRIDGE_METRICS_PORT",
-}
-
-
-def not_yet(name: str) -> Any:
-    """A parameter that is expected to fail while the code lacks it."""
-    marks = [pytest.mark.xfail(reason="the code does not have it yet", strict=True)] if name in NOT_YET else []
-    return pytest.param(name, marks=marks)
-
 
 def schema_problems(document: Document) -> list[str]:
     try:
@@ -145,7 +134,7 @@ def test_the_schemas_find_unknown_fields_and_wrong_types(document: tuple[str, st
     assert [problem for one in documents for problem in schema_problems(one)]
 
 
-@pytest.mark.parametrize("name", [not_yet(n) for c in BASE.of("ConfigMap") for n in c["data"]])
+@pytest.mark.parametrize("name", [n for c in BASE.of("ConfigMap") for n in c["data"]])
 def test_every_key_of_a_config_map_is_a_setting(name: str) -> None:
     assert any(name in options(program) for program in PROGRAMS)
 
@@ -155,7 +144,7 @@ def metrics() -> list[str]:
     return [metric["pods"]["metric"]["name"] for metric in metrics]
 
 
-@pytest.mark.parametrize("name", [not_yet(name) for name in metrics()])
+@pytest.mark.parametrize("name", metrics())
 def test_the_server_has_every_metric_that_scales_it(name: str) -> None:
     sources = "".join(path.read_text() for path in (ROOT / "inference_server").rglob("*.py"))
     assert f'"{name}"' in sources
