@@ -74,7 +74,9 @@ async def test_answers_that_take_too_long_end_with_an_error(upstream: FakeUpstre
         await until(lambda: upstream.running == 0)
 
 
-async def test_clients_that_do_not_read_cannot_hold_it(upstream: FakeUpstream) -> None:
+async def test_clients_that_do_not_read_cannot_hold_it(
+    upstream: FakeUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
     upstream.open.set()
     upstream.chunk_text, upstream.chunk_count = "x" * 50_000, 1000
     async with in_process_bridge(upstream.address, drain_timeout_s=1) as bridge:
@@ -88,6 +90,7 @@ async def test_clients_that_do_not_read_cannot_hold_it(upstream: FakeUpstream) -
         await until(lambda: upstream.running == 0)
         for client in (*deaf, *half_heads, *half_bodies, whole):
             client.close()
+        assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_idle_connections_do_not_delay_the_end(upstream: FakeUpstream) -> None:

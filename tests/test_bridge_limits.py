@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -222,15 +223,24 @@ async def test_upgrade_is_not_taken_and_not_logged(connect: Connect, caplog: pyt
 
 
 async def test_client_that_resets_while_it_is_refused_is_no_fault(
-    bridge: InProcessBridge, connect: Connect, caplog: pytest.LogCaptureFixture
+    bridge: InProcessBridge, caplog: pytest.LogCaptureFixture
 ) -> None:
-    one = await connect(b"")
-    await until(lambda: len(bridge.server.server_state.connections) == 1)
-    [protocol] = list(bridge.server.server_state.connections)
-    one.writer.transport.abort()
-    await asyncio.sleep(0)
-    protocol.data_received(b"\x16\x03\x01")  # what was read just before the reset
-    await until(lambda: not bridge.server.server_state.connections)
+    client = socket.create_connection(("127.0.0.1", bridge.port))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets
+    await until(lambda: len(bridge.server._connections()) == 1)
+    [protocol] = bridge.server._connections()
+    write, written = protocol.transport.write, []
+
+    def write_and_be_reset(answer: bytes) -> None:
+        write(answer)
+        written.append(answer)
+        if len(written) == 2:
+            client.close()
+
+    protocol.transport.write = write_and_be_reset
+    client.send(b"\x16\x03\x01")
+    await until(lambda: not bridge.server._connections())
+    assert len(written) == 2
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 

@@ -11,7 +11,7 @@ import grpc
 import httpx2
 import pytest
 
-from observability.logs import JsonFormatter, TextFormatter
+from observability.logs import JsonFormatter, TextFormatter, fields
 from tests.fake_upstream import FakeUpstream, fake_upstream
 from tests.fakes import until
 from tests.programs import Program, start_bridge
@@ -105,8 +105,8 @@ async def test_no_input_makes_a_line_of_its_own(bridge: tuple[Program, str, str]
     expected = 0
     async with httpx2.AsyncClient(base_url=url, timeout=30) as client:
         for evil in EVIL:
-            for fields in ({"model": evil}, {"user": evil}, {evil: 1}, {"stop": [evil]}, {"metadata": {evil: evil}}):
-                await client.post(CHAT, json=BODY | fields)
+            for sent in ({"model": evil}, {"user": evil}, {evil: 1}, {"stop": [evil]}, {"metadata": {evil: evil}}):
+                await client.post(CHAT, json=BODY | sent)
                 expected += 1
             upstream.refusal = (grpc.StatusCode.INVALID_ARGUMENT, f"model: {evil}", None)
             await client.post(CHAT, json=BODY)
@@ -122,6 +122,15 @@ async def test_no_input_makes_a_line_of_its_own(bridge: tuple[Program, str, str]
     others = [line for line in program.lines if "chat" not in line and "Invalid HTTP request" not in line]
     assert len(others) == 3, others  # the beginning, the drain and the end
     assert len(chats(program, log_format)) == expected
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_message_and_fields_do_not_make_a_line_of_their_own(formatter: logging.Formatter) -> None:
+    for evil in EVIL:
+        record = logging.LogRecord("name", logging.INFO, "", 0, "said %s", (evil,), None)
+        record.__dict__ |= fields(reason=evil)
+        [line] = formatter.format(record).splitlines()
+        assert line.isprintable()
 
 
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
