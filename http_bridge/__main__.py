@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,9 +11,6 @@ from typing import TypeVar
 import click
 
 from http_bridge.config import Settings, command
-from http_bridge.metrics import Metrics
-from http_bridge.server import BridgeServer, listen
-from observability.exporter import exported
 from observability.logs import configure_logs
 
 _log = logging.getLogger(__name__)
@@ -22,6 +21,11 @@ def run(settings: Settings) -> None:
     """Serves until told to stop. A bad start is one line and exit code 2."""
     configure_logs(settings.log_level, settings.log_format)
     logging.getLogger("uvicorn.error").setLevel("WARNING")  # its steps of starting and ending are no news
+    # imported here because FastAPI takes a second, in which --help should be shown and SIGTERM should end it
+    from http_bridge.metrics import Metrics
+    from http_bridge.server import BridgeServer, listen
+    from observability.exporter import exported
+
     host, port, metrics = settings.host, settings.port, Metrics()
     with contextlib.ExitStack() as stack:
         listener = _opened("--port", host, port, lambda: listen(host, port))
@@ -44,6 +48,8 @@ def _opened(setting: str, host: str, port: int, open_port: Callable[[], _T]) -> 
 
 def main() -> None:
     """The command line, with errors of one line."""
+    # until the server has its own: a container's first process gets no signal that it does not handle
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     try:
         command(run).main(standalone_mode=False)
     except click.ClickException as error:

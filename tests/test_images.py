@@ -16,7 +16,6 @@ from tests.programs import ROOT
 
 PROGRAMS = {"inference": "inference_server", "bridge": "http_bridge"}
 COMMANDS = {"INFERENCE_": inference_server.config.command(print), "BRIDGE_": http_bridge.config.command(print)}
-SOON = {"INFERENCE_LOG_FORMAT", "BRIDGE_LOG_FORMAT"}  # settings of both programs' logs
 
 
 def instructions(name: str) -> list[tuple[str, str]]:
@@ -120,7 +119,7 @@ def test_torch_of_the_base_is_kept() -> None:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_environment_of_the_image_names_real_settings(name: str) -> None:
     named = {key for key in environment(name) if key.startswith(tuple(COMMANDS))}
-    assert named <= setting_names() | SOON
+    assert named <= setting_names()
     assert named
 
 
