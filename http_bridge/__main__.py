@@ -50,6 +50,7 @@ def main() -> None:
     """The command line, with errors of one line."""
     # until the server has its own: a container's first process gets no signal that it does not handle
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core writes lines of its own, in no format of ours
     try:
         command(run).main(standalone_mode=False)
     except click.ClickException as error:

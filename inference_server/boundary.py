@@ -78,8 +78,8 @@ def _guarded(behavior: Behavior) -> Behavior:
             if task and task.cancelling():  # the client has gone
                 raise
             status = _internal(error, context)
-        except grpc.aio.InternalError:  # a write to a client that has gone: there is nobody to tell
-            return None
+        except grpc.aio.InternalError:  # a write to a client that has gone: there is nobody to send a status to
+            raise asyncio.CancelledError from None
         except RequestError as error:
             status = to_status(error)
             metadata = trailing_metadata(error, status)

@@ -28,6 +28,9 @@ class BatchEngine:
         self.resumed: tuple[int, ...] = ()
         self.closed = False
 
+    def require_room(self) -> None:
+        """There is room."""
+
     async def generate(
         self, prompt: tuple[int, ...], params: SamplingParams, resumed_token_ids: tuple[int, ...] = ()
     ) -> AsyncGenerator[list[TokenEvent]]:
@@ -179,6 +182,9 @@ class LogprobEngine:
 
     def __init__(self, *events: TokenEvent) -> None:
         self.events = list(events)
+
+    def require_room(self) -> None:
+        """There is room."""
 
     async def generate(
         self, prompt: tuple[int, ...], params: SamplingParams, resumed_token_ids: tuple[int, ...]
