@@ -148,5 +148,5 @@ def test_traceback_stays_readable_in_text_and_is_one_value_in_json() -> None:
         raise ValueError("broken")
     except ValueError as error:
         record = logging.LogRecord("name", logging.ERROR, "", 0, "failed", (), (type(error), error, None))
-    assert TextFormatter().format(record).splitlines()[-1] == "ValueError: broken"
+    assert TextFormatter().format(record).splitlines()[-1].strip() == "ValueError: broken"
     assert json.loads(JsonFormatter().format(record))["exception"] == "ValueError: broken"
