@@ -61,7 +61,7 @@ class Step:
             return self._compute(chunks)
         except Exception as error:
             # the frames of its traceback hold the failed step's tensors: only the last lines are kept
-            error.__notes__ = [*getattr(error, "__notes__", []), "".join(traceback.format_tb(error.__traceback__)[-3:])]
+            error.add_note("".join(traceback.format_tb(error.__traceback__)[-3:]))
             return error.with_traceback(None)
         finally:
             self.attempt_count += 1
