@@ -53,6 +53,8 @@ async def serve(settings: Settings) -> int:
             raise StartupError(
                 f"--metrics-port {settings.metrics_port}: cannot listen there: {error.strerror}"
             ) from error
+        if settings.metrics_port:
+            _log.info("metrics on %s:%d", settings.host, settings.metrics_port)
         await server.start()
         _log.info("gRPC on %s:%d, loading %s", settings.host, port, settings.model)
         try:

@@ -105,7 +105,7 @@ def _is_taken(port: int) -> bool:
 
 
 def _start(module: str, *arguments: str) -> "subprocess.Popen[bytes]":
-    """A session of its own: the terminal's Ctrl-C reaches this script alone, which ends the programs in order."""
+    """A session of its own: the terminal's Ctrl-C reaches this script alone, which ends the programs."""
     command = [sys.executable, "-m", module, *arguments]
     environment = _NO_METRICS | os.environ
     return subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_die_with_parent)
@@ -137,13 +137,13 @@ def _is_healthy(http_port: int) -> bool:
 
 
 def _stop(server: "subprocess.Popen[bytes]", bridge: "subprocess.Popen[bytes]", signals: Signals) -> None:
-    """The bridge first, so that its running answers end; all at once after another signal."""
+    """Both drain at once: running answers end, new ones are refused on both ports. Killed after another signal."""
     allowed = signals.count + 1 if signals.count else 1
     for process in (bridge, server):
         if process.poll() is None:
             process.terminate()
-        while process.poll() is None and signals.count < allowed:  # each ends its drain by itself
-            time.sleep(_POLL_S / 4)
+    while any(process.poll() is None for process in (bridge, server)) and signals.count < allowed:
+        time.sleep(_POLL_S / 4)
     for process in (bridge, server):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
