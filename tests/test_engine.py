@@ -215,6 +215,20 @@ async def test_blocks_of_a_sequence_whose_logits_are_not_finite_are_cleared_and_
     await engine.stop()
 
 
+async def test_blocks_that_were_known_before_the_numbers_went_wrong_are_forgotten() -> None:
+    class LateRunner(FakeRunner):
+        def rows(self, chunks: Rows[Chunk]) -> list[torch.Tensor]:
+            return [one_hot(ENDLESS_TOKEN) * (float("nan") if chunk.sequence.token_ids else 1.0) for chunk in chunks]
+
+    engine = engine_of(LateRunner())
+    for _ in range(2):
+        with pytest.raises(SequenceFailed):
+            await collect(engine, greedy(6), tuple(range(150)))
+        assert engine.use.cache.cached_blocks == 0
+    assert engine.use.cache.hit_tokens == 0
+    await engine.stop()
+
+
 async def test_probe_that_fails_after_a_fault_ends_the_engine() -> None:
     class BrokenDevice(FaultyRunner):
         def probe(self) -> None:
