@@ -24,6 +24,8 @@ from inference_server.loading import LoadedParts, load_parts
 
 _PROMPT_TOKENS = 2000
 _HISTORY_TOKENS = 1000
+_STEP_PROMPT_TOKENS = 200
+_STEPS = 30
 
 
 def greedy(max_tokens: int) -> SamplingParams:
@@ -84,14 +86,20 @@ async def turn(engine: Engine, parts: LoadedParts, runs: int) -> None:
 
 
 async def step(engine: Engine, parts: LoadedParts, runs: int) -> None:
-    """Where the time of a decode step goes at 1 and at 16 streams, in ms; medians over the steps that all are in."""
-    for streams in (1, 16):
+    """Where the time of a decode step goes at 1, 16 and 64 streams, in ms; medians over the steps that all are in."""
+    for streams in (1, 16, 64):
         spent: dict[str, list[tuple[float, float]]] = defaultdict(list)
         with timed(spent, *_places(engine, parts)):
             lists = [list[float]() for _ in range(streams)]
-            await asyncio.gather(
-                *(token_times(engine, prompt(200, 3000 + place), 120, times) for place, times in enumerate(lists))
-            )
+            answers = [
+                asyncio.create_task(token_times(engine, prompt(_STEP_PROMPT_TOKENS, 3000 + place), 1000, times))
+                for place, times in enumerate(lists)
+            ]
+            while min(len(times) for times in lists) < _STEPS:  # noqa: ASYNC110 - tokens set no event
+                await asyncio.sleep(0.01)
+            for answer in answers:
+                answer.cancel()
+            await asyncio.gather(*answers, return_exceptions=True)
         begin_s, end_s = max(times[0] for times in lists), min(times[-1] for times in lists)
         whole = statistics.median(gaps_ms([sampled_s for sampled_s in lists[0] if begin_s <= sampled_s <= end_s]))
         parts_ms = {

@@ -19,6 +19,7 @@ from inference_server.engine.cache_memory import CacheLimits, CachePlan, make_at
 from inference_server.engine.decode_graphs import ladder
 from inference_server.engine.engine import Engine
 from inference_server.engine.kv_cache import KVCache
+from inference_server.engine.linear import PackedLinear, fastest_row_counts
 from inference_server.engine.model_loader import LoadedModel, load_model, read_config, read_generation_config
 from inference_server.engine.model_runner import ModelRunner
 from inference_server.engine.sampler import Sampler
@@ -84,7 +85,11 @@ def _runner(model: LoadedModel, settings: Settings, step_tokens: int) -> tuple[M
         "KV cache: %d blocks of %d tokens; one request may have %d tokens",
         plan.block_count, plan.block_size, plan.max_context_tokens,
     )  # fmt: skip
-    runner = ModelRunner(model, attention, ladder(settings.max_sequences) if attention.is_capturable else ())
+    packed = [linear for linear in model.module.modules() if isinstance(linear, PackedLinear)]
+    runner = ModelRunner(
+        model, attention, graph_sizes=ladder(settings.max_sequences) if attention.is_capturable else (),
+        row_counts=fastest_row_counts(packed) if packed else (),
+    )  # fmt: skip
     runner.warm_up()
     return runner, plan
 

@@ -31,6 +31,7 @@ FLOORS = {
     "inference_server.engine.sampler": 3,
     "inference_server.chat": 1,
     "inference_server.engine.device": 1,
+    "inference_server.engine.linear": 1,
     "inference_server.engine.models": 2,
     "inference_server.engine.model_loader": 3,
     "inference_server.engine.decode_graphs": 3,

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inference_server.engine.sampler import argmax
 from inference_server.engine.types import Sequence
 from tests.sampling_reference import (
     PENALTIES,
@@ -172,6 +173,33 @@ def test_a_row_that_is_not_finite_gives_none_and_leaves_its_neighbours_alone(fau
     whole = sample(logits, rows)
     logits[[1, 5, 6], [0, 100, 199]] = fault
     assert sample(logits, rows) == [None if i in (1, 5, 6) else token for i, token in enumerate(whole)]
+
+
+@pytest.mark.parametrize("vocabulary", [1, 7, 128, 260, 151_936])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_argmax_in_blocks_is_argmax(vocabulary: int, dtype: torch.dtype) -> None:
+    for logits in (
+        torch.randn(5, vocabulary),
+        torch.randint(-3, 3, (5, vocabulary)),
+        torch.full((2, vocabulary), -2.0),
+    ):
+        first = logits.to(dtype).float().numpy().argmax(-1)
+        assert argmax(logits.to(dtype)).tolist() == first.tolist()
+
+
+@pytest.mark.parametrize("fault", [torch.nan, torch.inf, -torch.inf])
+def test_bfloat16_logits_give_what_the_same_numbers_give_in_float32(fault: float) -> None:
+    logits = torch.randn(6, 512).bfloat16()
+    logits[4, 3] = fault
+    rows = [
+        row(seed=1),
+        row(temperature=0.0),
+        row(temperature=0.0, top_logprobs=3),
+        row(logit_bias=((3, 5.0),)),
+        row(temperature=0.0),
+        row(min_tokens=9),
+    ]
+    assert sample(logits, rows) == sample(logits.float(), rows)
 
 
 def test_a_batch_of_only_faults_and_an_empty_one_are_no_error() -> None:

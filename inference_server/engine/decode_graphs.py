@@ -30,7 +30,7 @@ class DecodeGraphs:
         self._token_ids = torch.zeros(self._sizes[-1], dtype=torch.int64, device=device)
         self._positions = torch.zeros(self._sizes[-1], dtype=torch.int64, device=device)
         self._rows = torch.arange(self._sizes[-1], device=device)
-        self._logits: torch.Tensor | None = None  # [largest size, V] float32, written by every graph
+        self._logits: torch.Tensor | None = None  # [largest size, V], written by every graph
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
     @torch.inference_mode()

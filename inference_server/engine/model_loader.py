@@ -17,6 +17,7 @@ from transformers import AutoConfig, GenerationConfig
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 
 from inference_server.engine.device import choose_device, choose_dtype, describe, require_memory
+from inference_server.engine.linear import pack, packing_pays
 from inference_server.engine.models.qwen3 import Qwen3
 from inference_server.errors import StartupError
 
@@ -55,6 +56,8 @@ def load_model(
     if config.tie_word_embeddings:
         module.output.weight = module.embedding.weight
     _fill(module, config, checkpoint_dir, on_progress)
+    if packing_pays(module.output.weight):
+        pack(module)
     return LoadedModel(module.eval(), config, target, weight_dtype)
 
 

@@ -31,7 +31,7 @@ class Penalties:
         multiplied (CTRL, arXiv:1909.05858). Then tokens of the answer: presence_penalty once and frequency_penalty as
         often as they came are subtracted (OpenAI's API reference).
         """
-        rows = [row for row, sequence in enumerate(sequences) if _is_penalised(sequence.params)]
+        rows = [row for row, sequence in enumerate(sequences) if is_penalised(sequence.params)]
         if rows:
             histories = [self._history(sequences[row], logits) for row in rows]
             _penalise(logits, rows, histories, [sequences[row].params for row in rows])
@@ -49,7 +49,8 @@ class Penalties:
         return history
 
 
-def _is_penalised(params: SamplingParams) -> bool:
+def is_penalised(params: SamplingParams) -> bool:
+    """Whether any of the three is set."""
     return (params.repetition_penalty, params.presence_penalty, params.frequency_penalty) != (1.0, 0.0, 0.0)
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from inference_server.engine.sampler import Sampler
+from inference_server.engine.sampler import Sampler, finite_rows
 from inference_server.engine.types import Chunk, SampledToken
 from inference_server.errors import OutOfMemory, SequenceFailed
 
@@ -24,7 +24,7 @@ class Runner(Protocol):
     """What a step needs of the model runner."""
 
     def forward(self, chunks: Rows[Chunk]) -> torch.Tensor:
-        """The logits that follow each chunk's last token: [C, V] float32."""
+        """The logits that follow each chunk's last token: [C, V]."""
 
     def probe(self) -> None:
         """Raises where the device is broken."""
@@ -84,9 +84,10 @@ class Step:
         sampling = [place for place, chunk in enumerate(chunks) if chunk.samples]
         reading = [place for place, chunk in enumerate(chunks) if not chunk.samples]
         outcomes: list[Outcome] = [None] * len(chunks)
-        for place in reading:  # what a prompt has written so far may be shared, so it is looked at
-            if not logits[place].isfinite().all():
-                outcomes[place] = NotFinite("its prompt's logits are not finite")
+        if reading:  # what a prompt has written so far may be shared, so it is looked at
+            for place, is_finite in zip(reading, finite_rows(logits[reading]), strict=True):
+                if not is_finite:
+                    outcomes[place] = NotFinite("its prompt's logits are not finite")
         if sampling:
             rows = logits if not reading else logits[sampling]
             for place, token in zip(

@@ -49,9 +49,11 @@ class InPlaceAttention:
 
     def attend(self, layer_index: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         keys, values = self._cache[layer_index]  # [Hkv, slots, D] each
-        keys[:, self._slots] = key.transpose(0, 1)
-        values[:, self._slots] = value.transpose(0, 1)
+        count = len(self._slots)
+        keys.index_copy_(1, self._slots, key[:count].transpose(0, 1))
+        values.index_copy_(1, self._slots, value[:count].transpose(0, 1))
         seen = torch.empty_like(query)
+        seen[count:] = 0
         for span in self._spans:
             rows = slice(span.begin, span.begin + span.count)
             parts = [_all_see(query[rows], keys[:, start:end], values[:, start:end]) for start, end in span.runs]

@@ -36,7 +36,8 @@ class Attention(Protocol):
     def attend(self, layer_index: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Stores the chunks' keys and values; each token sees all before it in its sequence, and itself.
 
-        query: [T, Hq, D]; key, value: [T, Hkv, D], the chunks one behind the other. Returns [T, Hq, D].
+        query: [T, Hq, D]; key, value: [T, Hkv, D], the chunks one behind the other. Returns [T, Hq, D]. Rows behind
+        those of the chunks are nobody's: they are not stored, and what they see is finite.
         """
 
     def clear(self, block_ids: list[int]) -> None:

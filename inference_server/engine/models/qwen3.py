@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 
+from inference_server.engine.linear import Linear
+
 
 class Attend(Protocol):
     """How one layer attends: stores the new keys and values and returns what the queries see.
@@ -33,18 +35,18 @@ class Qwen3(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(_Layer(config, index) for index in range(config.num_hidden_layers))
         self.norm = _RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.output = Linear(config.hidden_size, config.vocab_size)
         self.rotary = _Rotary(config)
 
     def forward(
         self, token_ids: torch.Tensor, positions: torch.Tensor, attend: Attend, rows: torch.Tensor
     ) -> torch.Tensor:
-        """token_ids, positions: [T] int64. Returns the logits that follow the tokens in `rows`: [S, V] float32."""
-        cosine, sine = self.rotary(positions, self.embedding.weight.dtype)
+        """token_ids, positions: [T] int64. Returns the logits that follow the tokens in `rows`: [S, V]."""
+        cosine, signed_sine = self.rotary(positions, self.embedding.weight.dtype)
         hidden = self.embedding(token_ids)  # [T, H]
         for layer in self.layers:
-            hidden = layer(hidden, cosine, sine, attend)
-        logits: torch.Tensor = self.output(self.norm(hidden[rows])).float()
+            hidden = layer(hidden, cosine, signed_sine, attend)
+        logits: torch.Tensor = self.output(self.norm(hidden[rows]))
         return logits
 
     def published_parameters(self, tied: bool) -> Iterator[tuple[str, torch.Tensor]]:
@@ -70,9 +72,7 @@ class _RMSNorm(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Normalises the last dimension, computed in float32."""
-        wide = hidden.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
-        return self.weight * wide.to(hidden.dtype)
+        return F.rms_norm(hidden, self.weight.shape, self.weight, self.epsilon)
 
 
 class _Rotary(nn.Module):
@@ -82,17 +82,16 @@ class _Rotary(nn.Module):
         self._head_size = config.head_dim
 
     def forward(self, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """positions: [T]. Returns cosine and sine, [T, 1, D] each."""
+        """positions: [T]. Returns cosine and signed sine, [T, 1, D] each."""
         exponents = torch.arange(0, self._head_size, 2, device=positions.device).float() / self._head_size
         angles = positions[:, None].float() * self._base**-exponents  # [T, D / 2]
-        angles = torch.cat((angles, angles), dim=-1)[:, None]
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+        cosine, sine = angles.cos().to(dtype), angles.sin().to(dtype)
+        return torch.cat((cosine, cosine), dim=-1)[:, None], torch.cat((-sine, sine), dim=-1)[:, None]
 
 
-def _rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+def _rotate(heads: torch.Tensor, cosine: torch.Tensor, signed_sine: torch.Tensor) -> torch.Tensor:
     """heads: [T, heads, D], whose two halves are turned against each other."""
-    first, second = heads.chunk(2, dim=-1)
-    return heads * cosine + torch.cat((-second, first), dim=-1) * sine
+    return torch.addcmul(heads * cosine, heads.roll(heads.shape[-1] // 2, dims=-1), signed_sine)
 
 
 class _Layer(nn.Module):
@@ -101,31 +100,32 @@ class _Layer(nn.Module):
         hidden, epsilon, self.head_size = config.hidden_size, config.rms_norm_eps, config.head_dim
         self.index = index
         key_value_heads = config.num_key_value_heads or config.num_attention_heads
-        head_counts = (config.num_attention_heads, key_value_heads, key_value_heads)
-        self.widths = [count * self.head_size for count in head_counts]
+        self.head_counts = [config.num_attention_heads, key_value_heads, key_value_heads]
         self.intermediate = config.intermediate_size
         self.attention_norm = _RMSNorm(hidden, epsilon)
-        self.query_key_value = nn.Linear(hidden, sum(self.widths), bias=False)
+        self.query_key_value = Linear(hidden, sum(self.head_counts) * self.head_size)
         self.query_norm = _RMSNorm(self.head_size, epsilon)
         self.key_norm = _RMSNorm(self.head_size, epsilon)
-        self.attention_output = nn.Linear(self.widths[0], hidden, bias=False)
+        self.attention_output = Linear(self.head_counts[0] * self.head_size, hidden)
         self.mlp_norm = _RMSNorm(hidden, epsilon)
-        self.gate_up = nn.Linear(hidden, 2 * self.intermediate, bias=False)
-        self.down = nn.Linear(self.intermediate, hidden, bias=False)
+        self.gate_up = Linear(hidden, 2 * self.intermediate)
+        self.down = Linear(self.intermediate, hidden)
 
-    def forward(self, hidden: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, attend: Attend) -> torch.Tensor:
+    def forward(
+        self, hidden: torch.Tensor, cosine: torch.Tensor, signed_sine: torch.Tensor, attend: Attend
+    ) -> torch.Tensor:
         """hidden: [T, H]."""
-        projected = self.query_key_value(self.attention_norm(hidden)).split(self.widths, dim=-1)
-        query, key, value = (part.unflatten(-1, (-1, self.head_size)) for part in projected)  # [T, heads, D]
-        query = _rotate(self.query_norm(query), cosine, sine)
-        key = _rotate(self.key_norm(key), cosine, sine)
-        hidden = hidden + self.attention_output(attend(self.index, query, key, value).flatten(1))
+        projected = self.query_key_value(self.attention_norm(hidden)).unflatten(-1, (-1, self.head_size))
+        query, key, value = projected.split(self.head_counts, dim=1)  # [T, heads, D]
+        query = _rotate(self.query_norm(query), cosine, signed_sine)
+        key = _rotate(self.key_norm(key), cosine, signed_sine)
+        hidden = self.attention_output.plus(attend(self.index, query, key, value).flatten(1), hidden)
         gate, up = self.gate_up(self.mlp_norm(hidden)).chunk(2, dim=-1)  # [T, I] each
-        activated: torch.Tensor = hidden + self.down(F.silu(gate) * up)
-        return activated
+        return self.down.plus(F.silu(gate) * up, hidden)
 
     def published_parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
-        query, key, value = self.query_key_value.weight.split(self.widths)
+        widths = [count * self.head_size for count in self.head_counts]
+        query, key, value = self.query_key_value.weight.split(widths)
         gate, up = self.gate_up.weight.chunk(2)
         yield "input_layernorm", self.attention_norm.weight
         yield "self_attn.q_proj", query
