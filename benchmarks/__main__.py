@@ -84,7 +84,7 @@ async def measure(
 ) -> tuple[list[LoadFigures], list[ConversationFigures]]:
     loads, conversations, first_prompts = [], [], count(seed * _SEEDS_APART, _PROMPTS_APART)
     for load in plan.loads:
-        part = f"{load.streams} streams"
+        part = f"{load.streams} stream{'s' if load.streams > 1 else ''}"
         show(part, 0)
         loads.append(await run_load(server, load, next(first_prompts), partial(show, part, 1)))
     for words in plan.conversation_words:

@@ -16,6 +16,8 @@ _INSTRUCTION_SETS = (
     "amx_fp16", "asimd", "asimddp", "bf16", "i8mm", "sve", "sve2",
 )  # fmt: skip
 _PACKAGES = ("torch", "transformers", "grpcio")
+_ROOT = Path(__file__).parent.parent
+_PROGRAMS = ("inference_server", "http_bridge", "protos", "observability", "scripts", "requirements")
 
 
 def machine() -> dict[str, object]:
@@ -46,7 +48,10 @@ def _cpu_facts() -> dict[str, str]:
 
 
 def _revision() -> str:
-    """The commit; `-dirty` where code that runs differs from it."""
-    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty"]
-    told = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return told.stdout.strip() or "unknown"
+    """The commit; `-dirty` where the programs differ from it."""
+    commit = _git("rev-parse", "--short=12", "HEAD").stdout.strip() or "unknown"
+    return commit + ("-dirty" if _git("diff", "--quiet", "HEAD", "--", *_PROGRAMS).returncode else "")
+
+
+def _git(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False)

@@ -78,9 +78,14 @@ def _markdown(results: Sequence[Result]) -> str:
     blocks = [_machine(results)]
     for shape in dict.fromkeys(result.shape for result in results):
         alike = [result for result in results if result.shape == shape]
-        blocks += [f"### {shape}", _table(_LOADS, [load_rows(result) for result in alike], alike)]
+        blocks += [f"### {shape}", *_starts(alike), _table(_LOADS, [load_rows(result) for result in alike], alike)]
         blocks.append(_table(_CONVERSATIONS, [conversation_rows(result) for result in alike], alike))
     return "\n\n".join(["", *blocks, ""])
+
+
+def _starts(results: Sequence[Result]) -> list[str]:
+    known = [f"{result.name} {result.start_s} s" for result in results if result.start_s is not None]
+    return [f"From start to healthy: {', '.join(known)}."] if known else []
 
 
 def _table(headings: Sequence[str], rows: Sequence[Rows], results: Sequence[Result]) -> str:
