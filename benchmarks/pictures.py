@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from benchmarks.conversation import BATCH
 from benchmarks.results import Result
@@ -93,6 +93,7 @@ def _gap_over_length(axes: Axes, result: Result, colour: str, place: tuple[int, 
     ):
         axes.plot(lengths, [gap_s * 1e3 for gap_s in gaps_s], line, color=colour, label=f"{result.name}, {label}")
     axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlabel("tokens of context")
     axes.set_ylabel("median gap between tokens, ms")
@@ -110,7 +111,8 @@ def _first_token(axes: Axes, result: Result, colour: str, place: tuple[int, int]
             [length + offset for length in range(len(times_s))], times_s, width, color=colour, alpha=strength,
             label=f"{result.name}, {label}",
         )  # fmt: skip
-        axes.bar_label(bars, [_seconds(time_s) for time_s in times_s], fontsize=8, padding=2)
+        if place[1] == 1:  # they would stand in each other; the tables have them all
+            axes.bar_label(bars, [_seconds(time_s) for time_s in times_s], fontsize=8, padding=2)
     axes.grid(visible=False, axis="x")
     lengths = [f"{figures.prompt_tokens:,}" for figures in result.conversations]
     axes.set_xticks(range(len(lengths)), lengths)
