@@ -8,6 +8,10 @@ INFERENCE_IMAGE ?= qwen3-chat/inference
 BRIDGE_IMAGE ?= qwen3-chat/bridge
 BASE ?=
 REQUIRE_CUDA ?= 1
+SHAPES ?=
+URL ?=
+BENCH_MODEL ?=
+NAME ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +19,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 PROTO := protos/chat/v1/chat.proto
 LABELS = --label org.opencontainers.image.revision=$(shell git rev-parse HEAD 2>/dev/null)
 
-.PHONY: help run test test-all check protos download chat demo-model images images-check
+.PHONY: help run test test-all check bench protos download chat demo-model images images-check
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -34,6 +38,10 @@ check: $(VENV)/dev.installed ## Lints and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
 	$(BIN)/buf lint protos
+
+bench: $(VENV)/bench.installed ## Measures the service; SHAPES="tiny 4b" chooses, URL and BENCH_MODEL measure another server
+	@$(BIN)/python -m benchmarks $(foreach shape,$(SHAPES),--shape $(shape)) $(if $(URL),--url "$(URL)") \
+		$(if $(BENCH_MODEL),--model "$(BENCH_MODEL)") $(if $(NAME),--name "$(NAME)")
 
 protos: $(VENV)/dev.installed ## Generates the Python code of chat.proto
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -I. \
@@ -63,6 +71,10 @@ $(VENV)/run.installed: requirements/inference.txt requirements/bridge.txt requir
 	$(PIP) install -r requirements/inference.txt -r requirements/bridge.txt -r requirements/client.txt
 	@touch $@
 
-$(VENV)/dev.installed: $(VENV)/run.installed requirements/dev.txt
+$(VENV)/bench.installed: $(VENV)/run.installed requirements/bench.txt
+	$(PIP) install -r requirements/bench.txt
+	@touch $@
+
+$(VENV)/dev.installed: $(VENV)/run.installed requirements/dev.txt requirements/bench.txt
 	$(PIP) install -r requirements/dev.txt
 	@touch $@

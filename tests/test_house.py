@@ -209,6 +209,6 @@ def test_every_pinned_package_is_pinned_exactly() -> None:
     ]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
     pinned = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
-    for name in ("inference", "bridge", "client", "dev"):
+    for name in ("inference", "bridge", "client", "bench", "dev"):
         wanted = [line for line in (ROOT / f"requirements/{name}.txt").read_text().splitlines() if line[:1].isalpha()]
         assert set(wanted) <= pinned
