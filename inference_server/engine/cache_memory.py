@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 
+from inference_server.engine.attention.decode_choice import choose_decode_kernel
 from inference_server.engine.attention.gathered import GatheredAttention
 from inference_server.engine.attention.in_place import InPlaceAttention
 from inference_server.engine.attention.paged import PAGED_BLOCK_SIZE, PagedAttention, agrees_with_reference
@@ -114,7 +115,7 @@ def make_attention(model: LoadedModel, plan: CachePlan, limits: CacheLimits) -> 
         device=model.device,
     )
     if model.device.type != "cuda":
-        return InPlaceAttention(shape)
+        return InPlaceAttention(shape, choose_decode_kernel(shape, config.num_attention_heads))
     if agrees_with_reference(shape, config.num_attention_heads):
         step_tokens = limits.max_step_tokens + limits.max_sequences
         return PagedAttention(shape, limits.max_sequences, step_tokens, plan.max_context_tokens)
