@@ -87,7 +87,7 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
         default=None,
         type=click.IntRange(4, 65536),
         help="Budget of one step: decode tokens, and prompt tokens in what they leave (at least a quarter).",
-        show_default="512 on cuda, 48 on cpu",
+        show_default="512 on cuda, 64 to 512 on cpu by the model's size",
     )
     @_setting(
         "--kv-cache-gib",

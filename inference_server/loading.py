@@ -23,7 +23,7 @@ from inference_server.engine.linear import PackedLinear, fastest_row_counts
 from inference_server.engine.model_loader import LoadedModel, load_model, read_config, read_generation_config
 from inference_server.engine.model_runner import ModelRunner
 from inference_server.engine.sampler import Sampler
-from inference_server.engine.scheduler import Scheduler
+from inference_server.engine.scheduler import Scheduler, StepBudget
 from inference_server.engine.step import Step
 from inference_server.engine.types import QueueLimits
 from inference_server.errors import StartupError
@@ -32,9 +32,13 @@ from inference_server.servicer import LoadedService
 from protos.chat.v1.ranges import RANGES
 
 _log = logging.getLogger(__name__)
-# Prompt tokens of one step: on the CPU it then takes some five times as long as one of decode tokens alone; on CUDA
-# that is not measured.
-_STEP_TOKENS = {"cpu": 48, "cuda": 512}
+_CUDA_STEP_TOKENS = 512  # not measured
+# On the CPU a step of prompt tokens may take so many operations: some five decode steps, whatever the model, where
+# streams wait for it, and four times as many where none does. Small models take more tokens in each step.
+_CPU_STEP_OPERATIONS = 56e9
+_CPU_STEP_TOKENS = (64, 512)  # the least and the most
+_CPU_STEP_TOKENS_PER_STREAM = 8
+_ALONE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +70,22 @@ def load_parts(checkpoint_dir: Path, settings: Settings, on_progress: Callable[[
     stop = config.eos_token_id if generation.eos_token_id is None else generation.eos_token_id
     defaults = _sampling_defaults(checkpoint_dir, generation)
     model = load_model(checkpoint_dir, config, settings.device, settings.dtype, on_progress)
-    step_tokens = settings.max_step_tokens or _STEP_TOKENS[model.device.type]
-    runner, plan = _runner(model, settings, step_tokens)
+    budget = _step_budget(model, settings.max_step_tokens)
+    runner, plan = _runner(model, settings, budget.tokens)
     cache = KVCache(plan.block_count, plan.block_size, os.urandom(16), settings.prefix_caching)
     stop_token_ids = frozenset([stop] if isinstance(stop, int) else stop or ())
-    scheduler = Scheduler(cache, stop_token_ids, settings.max_sequences, step_tokens)
+    scheduler = Scheduler(cache, stop_token_ids, settings.max_sequences, budget)
     return LoadedParts(encoder, model, runner, scheduler, defaults, plan.max_context_tokens)
+
+
+def _step_budget(model: LoadedModel, asked: int | None) -> StepBudget:
+    if model.device.type == "cuda":
+        return StepBudget(asked or _CUDA_STEP_TOKENS)
+    least, most = _CPU_STEP_TOKENS
+    affordable = int(_CPU_STEP_OPERATIONS / (2 * model.layer_parameter_count))
+    if asked:
+        return StepBudget(asked)
+    return StepBudget(min(max(affordable, least), most), _CPU_STEP_TOKENS_PER_STREAM, min(affordable * _ALONE, most))
 
 
 def _runner(model: LoadedModel, settings: Settings, step_tokens: int) -> tuple[ModelRunner, CachePlan]:

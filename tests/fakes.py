@@ -21,7 +21,7 @@ from inference_server.demo_model import CHECKPOINT_DIR
 from inference_server.engine.engine import Engine
 from inference_server.engine.kv_cache import KVCache
 from inference_server.engine.sampler import Sampler
-from inference_server.engine.scheduler import Scheduler
+from inference_server.engine.scheduler import Scheduler, StepBudget
 from inference_server.engine.step import Step
 from inference_server.engine.types import Chunk, QueueLimits
 from inference_server.listener import grpc_server
@@ -90,7 +90,7 @@ def engine_over(
 ) -> Engine:
     """A running engine, with the real scheduler, cache and sampler."""
     cache = KVCache(block_count, 16)
-    scheduler = Scheduler(cache, stop_token_ids, max_sequences, max_step_tokens)
+    scheduler = Scheduler(cache, stop_token_ids, max_sequences, StepBudget(max_step_tokens))
     engine = Engine(Step(runner, Sampler(stop_token_ids)), scheduler, queue, on_failure, on_step)
     engine.start()
     return engine

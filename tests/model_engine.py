@@ -16,7 +16,7 @@ from inference_server.engine.kv_cache import KVCache
 from inference_server.engine.model_loader import LoadedModel, load_model, read_config
 from inference_server.engine.model_runner import ModelRunner
 from inference_server.engine.sampler import Sampler
-from inference_server.engine.scheduler import Scheduler
+from inference_server.engine.scheduler import Scheduler, StepBudget
 from inference_server.engine.step import Step
 from inference_server.engine.types import Chunk, SamplingParams, Sequence, TokenEvent
 from tests.fakes import UNLIMITED
@@ -54,7 +54,7 @@ def attention_of(model: LoadedModel, options: EngineOptions) -> Attention:
 
 def scheduler_of(options: EngineOptions) -> Scheduler:
     cache = KVCache(options.block_count, options.block_size, b"salt", options.prefix_caching)
-    return Scheduler(cache, STOP_IDS, options.max_sequences, options.max_step_tokens)
+    return Scheduler(cache, STOP_IDS, options.max_sequences, StepBudget(options.max_step_tokens))
 
 
 class SteppedEngine:

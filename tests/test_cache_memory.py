@@ -29,7 +29,9 @@ OTHERS_BYTES = 500 * 2**20  # CUDA's context and the libraries' own
 
 
 def model_of(config: Qwen3Config, device: str, dtype: torch.dtype = torch.bfloat16) -> LoadedModel:
-    return LoadedModel(module=SimpleNamespace(), config=config, device=torch.device(device), dtype=dtype)  # type: ignore[arg-type]
+    return LoadedModel(
+        module=SimpleNamespace(), config=config, device=torch.device(device), dtype=dtype, layer_parameter_count=1
+    )  # type: ignore[arg-type]
 
 
 def limits(

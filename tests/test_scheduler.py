@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 )
 
 from inference_server.engine.kv_cache import KVCache
-from inference_server.engine.scheduler import Scheduler
+from inference_server.engine.scheduler import Scheduler, StepBudget
 from inference_server.engine.types import Chunk, SampledToken, SamplingParams, Sequence, TokenEvent
 
 STOP = 9
@@ -30,7 +30,7 @@ def scheduler_of(
     block_count: int = 8, block_size: int = 4, max_sequences: int = 4, budget: int = 8, prefix_caching: bool = True
 ) -> Scheduler:
     cache = KVCache(block_count, block_size, b"salt", prefix_caching)
-    return Scheduler(cache, frozenset({STOP}), max_sequences, budget)
+    return Scheduler(cache, frozenset({STOP}), max_sequences, StepBudget(budget))
 
 
 def step(scheduler: Scheduler, token_id: int = 1) -> list[Chunk]:
@@ -180,6 +180,16 @@ def test_prompts_get_a_quarter_of_the_budget_however_many_decode() -> None:
     scheduler.add(Sequence(tuple(range(30)), greedy(5)))
     chunks = step(scheduler)
     assert [chunk.count for chunk in chunks] == [1] * 10 + [2]
+
+
+def test_prompts_get_more_where_no_answer_waits_and_where_steps_are_long_anyway() -> None:
+    budget = StepBudget(8, per_stream=3, alone=20)
+    assert [budget.for_prompts(decoding) for decoding in (0, 1, 4)] == [20, 10, 16]
+    scheduler = Scheduler(KVCache(100, 4, b"", True), frozenset({STOP}), 4, budget)
+    scheduler.add(Sequence(tuple(range(30)), greedy(5)))
+    assert [chunk.count for _ in range(2) for chunk in step(scheduler)] == [20, 10]
+    scheduler.add(Sequence(tuple(range(50, 80)), greedy(5)))
+    assert [chunk.count for chunk in step(scheduler)] == [1, 10]
 
 
 def test_a_long_request_is_not_starved_by_short_ones() -> None:

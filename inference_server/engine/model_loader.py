@@ -26,12 +26,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that is ready to run."""
+    """A model that is ready to run. layer_parameter_count: without embedding and output."""
 
     module: Qwen3
     config: Qwen3Config
     device: torch.device
     dtype: torch.dtype
+    layer_parameter_count: int
 
 
 def load_model(
@@ -56,9 +57,10 @@ def load_model(
     if config.tie_word_embeddings:
         module.output.weight = module.embedding.weight
     _fill(module, config, checkpoint_dir, on_progress)
+    layer_parameter_count = sum(parameter.numel() for parameter in module.layers.parameters())
     if packing_pays(module.output.weight):
         pack(module)
-    return LoadedModel(module.eval(), config, target, weight_dtype)
+    return LoadedModel(module.eval(), config, target, weight_dtype, layer_parameter_count)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ gives its own back and is computed again later.
 
 import time
 from collections import deque
+from dataclasses import dataclass
 
 from inference_server.engine.kv_cache import KVCache
 from inference_server.engine.types import Chunk, Counts, FinishReason, SampledToken, Sequence, TokenEvent
@@ -15,19 +16,37 @@ from inference_server.engine.types import Chunk, Counts, FinishReason, SampledTo
 _PROMPT_SHARE = 4
 
 
+@dataclass(frozen=True, slots=True)
+class StepBudget:
+    """How many tokens one step takes.
+
+    tokens: decode tokens included. per_stream: so many more for each sequence that decodes, whose steps take longer
+    anyway where each token has its price. alone: for a step that no answer waits for, if it is more.
+    """
+
+    tokens: int
+    per_stream: int = 0
+    alone: int = 0
+
+    def for_prompts(self, decoding: int) -> int:
+        """What is left for prompts beside so many decode tokens."""
+        if not decoding:
+            return max(self.tokens, self.alone)
+        tokens = self.tokens + self.per_stream * decoding
+        return max(tokens - decoding, tokens // _PROMPT_SHARE)
+
+
 class Scheduler:
     """Holds every sequence from its arrival to its end."""
 
-    def __init__(
-        self, cache: KVCache, stop_token_ids: frozenset[int], max_sequences: int, max_step_tokens: int
-    ) -> None:
-        """max_sequences: that run at once. max_step_tokens: the budget of a step, decode tokens included."""
+    def __init__(self, cache: KVCache, stop_token_ids: frozenset[int], max_sequences: int, budget: StepBudget) -> None:
+        """max_sequences: that run at once."""
         self.counts = Counts()
         self.waiting_tokens = 0
         self.cache = cache
         self.stop_token_ids = stop_token_ids
         self._max_sequences = max_sequences
-        self._max_step_tokens = max_step_tokens
+        self._budget = budget
         self._waiting: deque[Sequence] = deque()  # oldest first
         self._running: list[Sequence] = []  # oldest first, all older than those that wait
 
@@ -64,7 +83,7 @@ class Scheduler:
     def schedule(self) -> list[Chunk]:
         """The next step: decode tokens, then prompts of running sequences, then new ones. Empty: nothing to do."""
         chunks = self._decode_chunks()
-        budget = max(self._max_step_tokens - len(chunks), self._max_step_tokens // _PROMPT_SHARE)
+        budget = self._budget.for_prompts(len(chunks))
         for sequence in self._running:
             if budget and sequence.length - sequence.computed_count > 1:
                 chunks.append(_chunk(sequence, budget))
