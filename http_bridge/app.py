@@ -1,10 +1,9 @@
 """The HTTP routes. Each is one gRPC call between two translations."""
 
-import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -15,6 +14,7 @@ from http_bridge.answers import ChatCompletion, ErrorBody, Health, ModelCard, Mo
 from http_bridge.config import Settings
 from http_bridge.drain import Drain
 from http_bridge.errors import ApiError, install_error_handlers, too_late
+from http_bridge.events import DONE, TextEvents, event
 from http_bridge.exchange import CHAT_PATH, NOBODY_READS_IT, Exchange, exchange_of
 from http_bridge.metrics import Metrics
 from http_bridge.schemas import ChatCompletionRequest
@@ -167,29 +167,25 @@ async def _events(
     """OpenAI's events. An error on the way is an event too, and then there is no [DONE]."""
     translator, chunk = ChunkTranslator(first, body), first
     async with aclosing(chunks):
-        yield _event(translator.opening())
+        yield event(translator.opening())
         try:
-            for event in translator.events(first):
-                yield _event(event)
+            texts = TextEvents(translator.text(""))
+            yield _written(translator, texts, first)
             async for chunk in chunks:
-                yield "".join(_event(event) for event in translator.events(chunk))
+                yield _written(translator, texts, chunk)
         except ApiError as error:
             exchange.reason = error.reason
-            yield _event(error.body())
+            yield event(error.body())
             return
         _note_end(exchange, chunk)
-        yield "data: [DONE]\n\n"
+        yield DONE
+
+
+def _written(translator: ChunkTranslator, texts: TextEvents, chunk: chat_pb2.ChatCompletionChunk) -> str:
+    text = translator.text_alone(chunk)
+    return texts.event(text) if text else "".join(map(event, translator.events(chunk)))
 
 
 def _note_end(exchange: Exchange, ended: chat_pb2.ChatCompletion | chat_pb2.ChatCompletionChunk) -> None:
     exchange.reason = finish_reason(ended)
     exchange.prompt_tokens, exchange.completion_tokens = ended.usage.prompt_tokens, ended.usage.completion_tokens
-
-
-def _event(content: dict[str, Any]) -> str:
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    return f"data: {text.translate(_LINE_ENDS)}\n\n"
-
-
-# Some clients end a line at these too, within an event; JSON allows them to be written as escapes.
-_LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}

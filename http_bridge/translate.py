@@ -108,6 +108,17 @@ class ChunkTranslator:
         """The event that names the role and the seed."""
         return self._event([_choice(0, {"role": "assistant", "content": ""}, None)], seed=self._seed)
 
+    def text(self, content: str) -> Json:
+        """The event of a piece of text and nothing else."""
+        return self._event([_choice(0, {"content": content}, None)])
+
+    def text_alone(self, chunk: chat_pb2.ChatCompletionChunk) -> str:
+        """The chunk's text where `text` makes its only event; else empty."""
+        if self._return_token_ids or len(chunk.choices) != 1 or chunk.HasField("usage"):
+            return ""
+        delta = chunk.choices[0]
+        return "" if delta.finish_reason or delta.logprobs or delta.index else delta.content
+
     def events(self, chunk: chat_pb2.ChatCompletionChunk) -> list[Json]:
         """What one gRPC message becomes: text, then the end, then usage where it was asked for."""
         events = []

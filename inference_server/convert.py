@@ -156,11 +156,13 @@ def to_chunk(
     chunk = chat_pb2.ChatCompletionChunk()
     if first:
         chunk.id, chunk.created, chunk.model, chunk.seed = completion.id, completion.created_s, model, completion.seed
-    choice = chunk.choices.add(index=0, content=delta.text, finish_reason=_FINISH_REASONS[delta.finish_reason])
+    choice = chunk.choices.add(content=delta.text)
     if return_token_ids:
         choice.token_ids.extend(delta.token_ids)
-    choice.logprobs.extend(map(_logprob, delta.logprobs))
+    if delta.logprobs:
+        choice.logprobs.extend(map(_logprob, delta.logprobs))
     if delta.finish_reason:
+        choice.finish_reason = _FINISH_REASONS[delta.finish_reason]
         chunk.usage.CopyFrom(_usage(completion))
         chunk.timings.CopyFrom(_timings(completion.timings()))
     return chunk

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from http_bridge.answers import ChatCompletion
-from http_bridge.app import _event
+from http_bridge.events import event
 
 INSIDE = re.compile(r'Traceback|File "|0x[0-9a-f]{6,}|/usr/|/opt/|site-packages|<class|Error\b')
 CHAT = "/v1/chat/completions"
@@ -185,9 +185,9 @@ async def test_request_id_is_returned_where_it_is_fit(http: httpx2.AsyncClient) 
 
 
 def test_text_with_other_line_ends_stays_within_its_event() -> None:
-    event = _event({"content": "a\u2028b\u2029c\x85d\n你"})
-    assert len(event.splitlines()) == 2
-    assert json.loads(event.removeprefix("data: ")) == {"content": "a\u2028b\u2029c\x85d\n你"}
+    sent = event({"content": "a\u2028b\u2029c\x85d\n你"})
+    assert len(sent.splitlines()) == 2
+    assert json.loads(sent.removeprefix("data: ")) == {"content": "a\u2028b\u2029c\x85d\n你"}
 
 
 async def test_docs_show_examples_and_need_no_other_host(http: httpx2.AsyncClient) -> None:

@@ -62,7 +62,10 @@ class Reply:
 
     def push(self, token_id: int) -> ReplyDelta:
         """Takes the next token. Not to be called after a delta with `stopped`."""
-        self._held += self._decoder.decode(self.vocabulary.bytes_of(token_id))
+        text = self._decoder.decode(self.vocabulary.bytes_of(token_id))
+        if not self._stop:  # nothing is ever held but bytes, which the decoder does
+            return ReplyDelta(text)
+        self._held += text
         if self._exempt_tokens:
             self._exempt_tokens -= 1
             self._exempt_characters = len(self._held)
@@ -85,7 +88,7 @@ class Reply:
 
     def _possible_stop_characters(self) -> int:
         """Length of the longest end of the held text that begins a stop text."""
-        longest = min(len(self._held), max(map(len, self._stop), default=1) - 1)
+        longest = min(len(self._held), max(map(len, self._stop)) - 1)
         ends = (self._held[-count:] for count in range(longest, 0, -1))
         return next((len(end) for end in ends if any(text.startswith(end) for text in self._stop)), 0)
 
