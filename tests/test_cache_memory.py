@@ -1,6 +1,7 @@
 """The memory plan: how many tokens the KV cache holds, on a card that is not here and on this machine."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -29,9 +30,8 @@ OTHERS_BYTES = 500 * 2**20  # CUDA's context and the libraries' own
 
 
 def model_of(config: Qwen3Config, device: str, dtype: torch.dtype = torch.bfloat16) -> LoadedModel:
-    return LoadedModel(
-        module=SimpleNamespace(), config=config, device=torch.device(device), dtype=dtype, layer_parameter_count=1
-    )  # type: ignore[arg-type]
+    module: Any = SimpleNamespace()
+    return LoadedModel(module, config, torch.device(device), dtype, layer_parameter_count=1)
 
 
 def limits(

@@ -78,7 +78,7 @@ async def test_clients_go_to_another_server_while_one_drains() -> None:
             grpc.aio.insecure_channel(f"127.0.0.1:{drained_port}") as direct,
         ):
             long = asked(1)
-            long.max_tokens = 1200
+            long.max_tokens = 2400
             running = asyncio.ensure_future(ids_of(chat_pb2_grpc.ChatServiceStub(direct).StreamChatCompletion(long)))
             stub = chat_pb2_grpc.ChatServiceStub(channel)
             short = asked(2)
@@ -91,7 +91,7 @@ async def test_clients_go_to_another_server_while_one_drains() -> None:
             for _ in range(10):
                 assert (await stub.CreateChatCompletion(short)).usage.completion_tokens == 5
             assert not running.done()
-            assert len(await running) == 1200
+            assert len(await running) == long.max_tokens
         assert draining.wait() == 0
     finally:
         draining.stop()
@@ -114,7 +114,7 @@ async def test_bridge_leaves_a_draining_server_at_once() -> None:
                 assert (await http.post("/v1/chat/completions", json=body)).status_code == 200
             assert all(server.output.count("reason=length") >= 2 for server in (draining, other)), "both get chats"
             long = asked(1)
-            long.max_tokens = 1200
+            long.max_tokens = 2400
             running = asyncio.ensure_future(ids_of(chat_pb2_grpc.ChatServiceStub(direct).StreamChatCompletion(long)))
             await asyncio.sleep(0.2)
             draining.signal()
@@ -122,7 +122,7 @@ async def test_bridge_leaves_a_draining_server_at_once() -> None:
             await asyncio.sleep(0.3)  # the news of it
             for _ in range(12):
                 assert (await http.post("/v1/chat/completions", json=body)).status_code == 200
-            assert len(await running) == 1200
+            assert len(await running) == long.max_tokens
         assert draining.wait() == 0
     finally:
         for program in (bridge, draining, other):
