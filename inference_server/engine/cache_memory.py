@@ -55,7 +55,7 @@ def working_bytes(config: Qwen3Config, dtype: torch.dtype, max_step_tokens: int,
     query_key_value = (config.num_attention_heads + 2 * (config.num_key_value_heads or 0)) * config.head_dim
     widest = 4 * config.hidden_size + max(4 * config.intermediate_size, 3 * query_key_value)
     tokens = max_step_tokens + max_sequences
-    logits = max_sequences * config.vocab_size * (dtype.itemsize + 4 + 4)  # the last 4 are the graphs' own
+    logits = max_sequences * config.vocab_size * (dtype.itemsize + 4 + 4)  # the last 4 hold the graphs' own
     sampling = max_sequences * config.vocab_size * 12  # counts for penalties, logprobs, rows that are picked
     sorting = min(max_sequences, ROWS_AT_ONCE) * config.vocab_size * 72  # measured: 70 bytes an entry
     return int(tokens * widest * dtype.itemsize + logits + sampling + sorting)
