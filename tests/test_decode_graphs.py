@@ -10,7 +10,7 @@ import torch
 from inference_server.engine.attention.gathered import GatheredAttention
 from inference_server.engine.decode_graphs import DecodeGraphs
 from inference_server.engine.model_runner import ModelRunner
-from inference_server.engine.types import Chunk, SamplingParams, Sequence
+from inference_server.engine.types import NO_SAMPLING, Chunk, SamplingParams, Sequence
 from tests.checkpoints import Shape, write_checkpoint
 from tests.model_engine import ALONE, EngineOptions, SteppedEngine, attention_of, load, tokens_of
 
@@ -88,3 +88,15 @@ def _decode_chunk() -> Chunk:
 
 def _prompt_chunk() -> Chunk:
     return Chunk(Sequence((1, 2, 3), GREEDY), 0, 2)
+
+
+def test_rows_that_are_computed_for_nobody_change_no_logits(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, Shape())
+    model = load(tmp_path)
+    step = [Chunk(Sequence((5, 6, 7, 8), NO_SAMPLING, block_ids=[1]), 0, 3)]
+    step.append(Chunk(Sequence((9, 3), NO_SAMPLING, block_ids=[2]), 0, 1))
+    plain, padding = (
+        ModelRunner(model, attention_of(model, EngineOptions()), row_counts=counts)
+        for counts in ((), (0, 5, 5, 5, 5, 6))
+    )
+    assert torch.allclose(padding.forward(step), plain.forward(step), atol=1e-5)
