@@ -19,9 +19,12 @@ from inference_server.engine.cache_memory import CacheLimits, CachePlan, make_at
 from inference_server.engine.decode_graphs import ladder
 from inference_server.engine.engine import Engine
 from inference_server.engine.kv_cache import KVCache
-from inference_server.engine.linear import PackedLinear, fastest_row_counts
+from inference_server.engine.linear import pack, packing_pays
 from inference_server.engine.model_loader import LoadedModel, load_model, read_config, read_generation_config
 from inference_server.engine.model_runner import ModelRunner
+from inference_server.engine.native.choice import choose_library
+from inference_server.engine.native.runner import NativeRunner
+from inference_server.engine.native.weights import PackedWeights
 from inference_server.engine.sampler import Sampler
 from inference_server.engine.scheduler import Scheduler, StepBudget
 from inference_server.engine.step import Step
@@ -47,7 +50,7 @@ class LoadedParts:
 
     encoder: PromptEncoder
     model: LoadedModel
-    runner: ModelRunner
+    runner: ModelRunner | NativeRunner
     scheduler: Scheduler
     defaults: SamplingDefaults
     max_context_tokens: int
@@ -88,22 +91,27 @@ def _step_budget(model: LoadedModel, asked: int | None) -> StepBudget:
     return StepBudget(min(max(affordable, least), most), _CPU_STEP_TOKENS_PER_STREAM, min(affordable * _ALONE, most))
 
 
-def _runner(model: LoadedModel, settings: Settings, step_tokens: int) -> tuple[ModelRunner, CachePlan]:
+def _runner(model: LoadedModel, settings: Settings, step_tokens: int) -> tuple[ModelRunner | NativeRunner, CachePlan]:
     limits = CacheLimits(
         settings.kv_cache_gib, settings.gpu_memory_fraction, settings.max_context_tokens, settings.max_sequences,
         step_tokens,
     )  # fmt: skip
+    library = choose_library(model)
+    packed = PackedWeights(model) if library else None
+    if not packed and packing_pays(model.module.output.weight):
+        pack(model.module)
     plan = plan_cache(model, limits)
-    attention = make_attention(model, plan, limits)
     _log.info(
         "KV cache: %d blocks of %d tokens; one request may have %d tokens",
         plan.block_count, plan.block_size, plan.max_context_tokens,
     )  # fmt: skip
-    packed = [linear for linear in model.module.modules() if isinstance(linear, PackedLinear)]
-    runner = ModelRunner(
-        model, attention, graph_sizes=ladder(settings.max_sequences) if attention.is_capturable else (),
-        row_counts=fastest_row_counts(packed) if packed else (),
-    )  # fmt: skip
+    runner: ModelRunner | NativeRunner
+    if library and packed:
+        runner = NativeRunner(packed, library, plan.block_count + 1)
+    else:
+        attention = make_attention(model, plan, limits)
+        graph_sizes = ladder(settings.max_sequences) if attention.is_capturable else ()
+        runner = ModelRunner(model, attention, graph_sizes)
     runner.warm_up()
     return runner, plan
 

@@ -88,15 +88,3 @@ def _decode_chunk() -> Chunk:
 
 def _prompt_chunk() -> Chunk:
     return Chunk(Sequence((1, 2, 3), GREEDY), 0, 2)
-
-
-def test_rows_that_are_computed_for_nobody_change_no_logits(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, Shape())
-    model = load(tmp_path)
-    step = [Chunk(Sequence((5, 6, 7, 8), NO_SAMPLING, block_ids=[1]), 0, 3)]
-    step.append(Chunk(Sequence((9, 3), NO_SAMPLING, block_ids=[2]), 0, 1))
-    plain, padding = (
-        ModelRunner(model, attention_of(model, EngineOptions()), row_counts=counts)
-        for counts in ((), (0, 5, 5, 5, 5, 6))
-    )
-    assert torch.allclose(padding.forward(step), plain.forward(step), atol=1e-5)

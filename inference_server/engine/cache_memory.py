@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 
-from inference_server.engine.attention.decode_choice import choose_decode_kernel
 from inference_server.engine.attention.gathered import GatheredAttention
 from inference_server.engine.attention.in_place import InPlaceAttention
 from inference_server.engine.attention.paged import PAGED_BLOCK_SIZE, PagedAttention, agrees_with_reference
@@ -18,7 +17,7 @@ from inference_server.errors import StartupError
 
 _log = logging.getLogger(__name__)
 GIB = 2**30
-CPU_BLOCK_SIZE = 16
+CPU_BLOCK_SIZE = 32
 _CPU_DEFAULT_BYTES = 4 * GIB
 _CPU_DEFAULT_CONTEXTS = 8  # more than so many of the longest requests at once is not the CPU's business
 _GRAPH_BYTES = GIB // 4  # CUDA graphs and what libraries set aside
@@ -115,7 +114,7 @@ def make_attention(model: LoadedModel, plan: CachePlan, limits: CacheLimits) -> 
         device=model.device,
     )
     if model.device.type != "cuda":
-        return InPlaceAttention(shape, choose_decode_kernel(shape, config.num_attention_heads))
+        return InPlaceAttention(shape)
     if agrees_with_reference(shape, config.num_attention_heads):
         step_tokens = limits.max_step_tokens + limits.max_sequences
         return PagedAttention(shape, limits.max_sequences, step_tokens, plan.max_context_tokens)

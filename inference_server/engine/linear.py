@@ -5,22 +5,15 @@ give the same bits, and a row's result does not depend on the rows beside it (te
 Source: oneDNN's packed weights, https://uxlfoundation.github.io/oneDNN/dev_guide_matmul.html
 """
 
-import itertools
 import timeit
-from collections.abc import Callable, Iterable
-from collections.abc import Sequence as Rows
-from functools import partial
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-# Up to so many rows another count may be faster: the processor's kernel handles rows in small groups.
-MOST_PADDED_ROWS = 8
 _TRIALS = 7
 _TRIAL_ROWS = 2**14
-_TRIAL_BYTES = 2**27  # more than processors keep near
-_WORTH_PADDING = 0.97
 
 
 class Linear(nn.Linear):
@@ -40,8 +33,6 @@ class PackedLinear(nn.Module):
 
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
-        self.nbytes = weight.nbytes
-        self.inputs = weight.shape[1]
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
         self._linear = torch.ops.mkldnn._linear_pointwise.default
         self._linear_with = torch.ops.mkldnn._linear_pointwise.binary
@@ -75,25 +66,6 @@ def pack(module: nn.Module) -> None:
         for name, child in owner.named_children():
             if isinstance(child, Linear):
                 setattr(owner, name, PackedLinear(child.weight))
-
-
-def fastest_row_counts(packed: Iterable[PackedLinear]) -> list[int]:
-    """Entry n says how many rows to compute where n are needed: n, or more where that was measured to be faster."""
-    sizes = (linear.nbytes for linear in packed)
-    some = [linear for linear, before in zip(packed, itertools.accumulate(sizes), strict=True) if before < _TRIAL_BYTES]
-    seconds = [_seconds(partial(_run, some, rows)) for rows in range(1, MOST_PADDED_ROWS + 1)]
-    return [0, *(_fastest_from(rows, seconds) for rows in range(1, MOST_PADDED_ROWS + 1))]
-
-
-def _fastest_from(rows: int, seconds: Rows[float]) -> int:
-    """seconds: of 1, 2, ... rows."""
-    fastest = min(range(rows, len(seconds) + 1), key=lambda count: seconds[count - 1])
-    return fastest if seconds[fastest - 1] < _WORTH_PADDING * seconds[rows - 1] else rows
-
-
-def _run(linears: Rows[PackedLinear], rows: int) -> None:
-    for linear in linears:
-        linear(torch.ones(rows, linear.inputs, dtype=torch.bfloat16))
 
 
 @torch.inference_mode()

@@ -17,7 +17,6 @@ from transformers import AutoConfig, GenerationConfig
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 
 from inference_server.engine.device import choose_device, choose_dtype, describe, require_memory
-from inference_server.engine.linear import pack, packing_pays
 from inference_server.engine.models.qwen3 import Qwen3
 from inference_server.errors import StartupError
 
@@ -58,8 +57,6 @@ def load_model(
         module.output.weight = module.embedding.weight
     _fill(module, config, checkpoint_dir, on_progress)
     layer_parameter_count = sum(parameter.numel() for parameter in module.layers.parameters())
-    if packing_pays(module.output.weight):
-        pack(module)
     return LoadedModel(module.eval(), config, target, weight_dtype, layer_parameter_count)
 
 

@@ -6,7 +6,6 @@ What a step is made of is the scheduler's business, what is made of its logits t
 from collections.abc import Sequence as Rows
 
 import torch
-import torch.nn.functional as F
 
 from inference_server.engine.attention.types import Attention
 from inference_server.engine.decode_graphs import DecodeGraphs
@@ -18,14 +17,10 @@ from inference_server.engine.types import NO_SAMPLING, Chunk, Sequence
 class ModelRunner:
     """Runs steps. Decode steps on CUDA are replayed graphs where `graph_sizes` are given."""
 
-    def __init__(
-        self, model: LoadedModel, attention: Attention, graph_sizes: Rows[int] = (), row_counts: Rows[int] = ()
-    ) -> None:
-        """row_counts: entry n says how many rows are computed where n are needed; more than that are not padded."""
+    def __init__(self, model: LoadedModel, attention: Attention, graph_sizes: Rows[int] = ()) -> None:
         self._model = model
         self._attention = attention
         self._scratch = Chunk(Sequence((0,), NO_SAMPLING, block_ids=[SCRATCH_BLOCK]), 0, 1)
-        self._row_counts = row_counts
         self._graphs = DecodeGraphs(self._compute, graph_sizes, model.device) if graph_sizes else None
 
     def warm_up(self) -> None:
@@ -46,8 +41,7 @@ class ModelRunner:
         token_ids, positions, rows = _step_tensors(padded)
         if self._graphs and size:
             return self._graphs.replay(size, token_ids, positions)[: len(chunks)]
-        inputs = (self._padded(numbers).to(self._model.device) for numbers in (token_ids, positions, rows))
-        return self._compute(*inputs)[: len(chunks)]
+        return self._compute(*(numbers.to(self._model.device) for numbers in (token_ids, positions, rows)))
 
     def probe(self) -> None:
         """Runs one token that belongs to nobody. Raises where the device is not able to, or gives no finite numbers."""
@@ -57,12 +51,6 @@ class ModelRunner:
     def clear(self, block_ids: list[int]) -> None:
         """Overwrites blocks whose content is not to be trusted."""
         self._attention.clear(block_ids)
-
-    def _padded(self, numbers: torch.Tensor) -> torch.Tensor:
-        """numbers: [N]. Returns [N] or a few more, which the processor computes faster; the last ones are nobody's."""
-        count = len(numbers)
-        wanted = self._row_counts[count] if count < len(self._row_counts) else count
-        return F.pad(numbers, (0, wanted - count)) if wanted > count else numbers
 
     def _compute(self, token_ids: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self._model.module(token_ids, positions, self._attention.attend, rows)

@@ -2,21 +2,16 @@
 
 Gathering blocks into a copy costs three to five times the attention itself. What the runs give is merged by their
 log-sum-exps, as flash decoding does it (https://pytorch.org/blog/flash-decoding/). A decoding query's heads that share
-a key head are rows of one product, which reads every key once (measured: 3 to 5 times as fast in bfloat16). Decode
-tokens go to a kernel instead where there is one.
+a key head are rows of one product, which reads every key once (measured: 3 to 5 times as fast in bfloat16).
 """
 
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from inference_server.engine.attention.types import CacheShape, slots_of
 from inference_server.engine.types import Chunk
-
-if TYPE_CHECKING:  # not every machine has what the kernel is compiled with
-    from inference_server.engine.attention.decode_kernel import DecodeKernel
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # the only one that also returns log-sum-exps
 
@@ -35,30 +30,22 @@ class InPlaceAttention:
 
     is_capturable = False
 
-    def __init__(self, shape: CacheShape, kernel: "DecodeKernel | None" = None) -> None:
+    def __init__(self, shape: CacheShape) -> None:
         slot_count = shape.block_count * shape.block_size
         sizes = (shape.layer_count, 2, shape.key_value_heads, slot_count, shape.head_size)
         self._cache = torch.empty(sizes, dtype=shape.dtype)  # pages that were never written take no memory
         self._block_size = shape.block_size
-        self._kernel = kernel
         self._slots = torch.empty(0, dtype=torch.int64)
         self._spans: list[_Span] = []
 
     def prepare(self, chunks: Rows[Chunk]) -> None:
         self._slots = torch.tensor(slots_of(chunks, self._block_size), dtype=torch.int64)  # [T]
         self._spans, begin = [], 0
-        decoding: list[tuple[int, int, list[int]]] = []
         for chunk in chunks:
-            if self._kernel and chunk.count == 1:
-                decoding.append((begin, chunk.start + 1, chunk.sequence.block_ids))
-                begin += 1
-                continue
             # a decode token is read back from the cache with the others; a prompt's own tokens are at hand
             seen_count = chunk.start + (1 if chunk.count == 1 else 0)
             self._spans.append(_Span(begin, chunk.count, self._runs(chunk.sequence.block_ids, seen_count)))
             begin += chunk.count
-        if self._kernel:
-            self._kernel.prepare(decoding)
 
     def attend(self, layer_index: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         keys, values = self._cache[layer_index]  # [Hkv, slots, D] each
@@ -68,8 +55,6 @@ class InPlaceAttention:
         query = query.contiguous()
         seen = torch.empty_like(query)
         seen[count:] = 0
-        if self._kernel:
-            self._kernel.attend(self._cache[layer_index], query, seen)
         for span in self._spans:
             rows = slice(span.begin, span.begin + span.count)
             parts = [_all_see(query[rows], keys[:, start:end], values[:, start:end]) for start, end in span.runs]

@@ -1,0 +1,252 @@
+/* A step of a dense Qwen3 model over bfloat16 weights: token ids to logits, one call on all threads.
+
+Source: the Qwen3 technical report; tests compare it with `models/qwen3.py`. Sums and what is added up from layer to layer
+are float32. A token's result does not depend on what else is computed in the step, nor on how its prompt was divided. */
+#include "attention.h"
+#include "team.h"
+
+enum { PHASES_A_LAYER = 8, OTHER_PHASES = 3, LINE = 64, MOST_PANELS_AT_ONCE = 16 };
+
+typedef struct {
+    atomic_long *taken, *arrived;
+    float *hidden, *projected, *turns;
+    activation *normed, *query, *seen, *gated;
+    char *desks;
+    long desk_bytes, bytes;
+} Scratch;
+
+typedef struct Worker {
+    const Model *model;
+    const Step *step;
+    Scratch scratch;
+    Team team;
+    Desk desk;
+} Worker;
+
+/* What becomes of a product's tile: rows `row` and on, columns of the panel. */
+typedef void Finish(Worker *worker, long row, long rows, long panel, Tile tile);
+
+static void *part_of(char *base, long *used, long bytes) {
+    char *part = base + *used;
+    *used += (bytes + LINE - 1) / LINE * LINE;
+    return part;
+}
+
+static Scratch divide(const Model *model, long tokens, long chunks, long most_keys, long threads, char *base) {
+    long used = 0, phases = model->layer_count * PHASES_A_LAYER + OTHER_PHASES, attended = model->heads * model->head_size;
+    long projected = attended + 2 * model->key_heads * model->head_size, rows = tokens > chunks ? tokens : chunks;
+    long head = MOST_ROWS * model->head_size * sizeof(activation);
+    long line = MOST_ROWS * most_keys;
+    Scratch scratch = {.desk_bytes = 0};
+    scratch.arrived = part_of(base, &used, LINE);
+    scratch.taken = part_of(base, &used, phases * sizeof(atomic_long));
+    scratch.hidden = part_of(base, &used, tokens * model->hidden * sizeof(float));
+    scratch.normed = part_of(base, &used, rows * model->hidden * sizeof(activation));
+    scratch.projected = part_of(base, &used, tokens * projected * sizeof(float));
+    scratch.turns = part_of(base, &used, tokens * model->head_size * sizeof(float));
+    scratch.query = part_of(base, &used, tokens * attended * sizeof(activation));
+    scratch.seen = part_of(base, &used, tokens * attended * sizeof(activation));
+    scratch.gated = part_of(base, &used, tokens * model->intermediate * sizeof(activation));
+    scratch.desk_bytes = (head + line * (long)(sizeof(float) + sizeof(activation)) + 3 * LINE) / LINE * LINE;
+    scratch.desks = part_of(base, &used, threads * scratch.desk_bytes);
+    scratch.bytes = used;
+    return scratch;
+}
+
+static Desk desk_of(const Model *model, const Scratch *scratch, long thread, long most_keys) {
+    long used = 0;
+    char *base = scratch->desks + thread * scratch->desk_bytes;
+    Desk desk = {.width = most_keys};
+    desk.query = part_of(base, &used, MOST_ROWS * model->head_size * sizeof(activation));
+    desk.scores = part_of(base, &used, MOST_ROWS * most_keys * sizeof(float));
+    desk.shares = part_of(base, &used, MOST_ROWS * most_keys * sizeof(activation));
+    return desk;
+}
+
+static void embed(Worker *worker) {
+    const Model *model = worker->model;
+    long half = model->head_size / 2, chunk = 0;
+    for (long token; (token = take(&worker->team)) < worker->step->tokens;) {
+        const uint16_t *from = model->embedding + worker->step->token_ids[token] * model->hidden;
+        for (long i = 0; i < model->hidden; i += LANES)
+            store(worker->scratch.hidden + token * model->hidden + i, load_widened(from + i));
+        while (token >= worker->step->chunks[chunk].begin + worker->step->chunks[chunk].count) chunk++;
+        long position = worker->step->chunks[chunk].start + token - worker->step->chunks[chunk].begin;
+        float *turn = worker->scratch.turns + token * model->head_size;
+        for (long i = 0; i < half; i++) {
+            turn[i] = cosf((float)position * model->frequencies[i]);
+            turn[half + i] = sinf((float)position * model->frequencies[i]);
+        }
+    }
+    finish_phase(&worker->team);
+}
+
+static void norm_rows(Worker *worker, const float *weight, int only_last) {
+    const Model *model = worker->model;
+    long rows = only_last ? worker->step->chunk_count : worker->step->tokens;
+    for (long row; (row = take(&worker->team)) < rows;) {
+        const Chunk *chunk = worker->step->chunks + row;
+        long token = only_last ? chunk->begin + chunk->count - 1 : row;
+        const float *from = worker->scratch.hidden + token * model->hidden;
+        floats scale = norm_scale(from, model->hidden, model->epsilon);
+        for (long i = 0; i < model->hidden; i += LANES)
+            store_activations(worker->scratch.normed + row * model->hidden + i, load(from + i) * scale * load(weight + i));
+    }
+    finish_phase(&worker->team);
+}
+
+/* rows x inputs activations times a weight of `columns` columns. */
+static void product(Worker *worker, const activation *left, long rows, long inputs, const uint32_t *weight, long columns,
+                    Finish *finish) {
+    long panels = (columns + PANEL - 1) / PANEL, size = inputs / 2 * PANEL, parts = (rows + MOST_ROWS - 1) / MOST_ROWS;
+    long at_once = panels / (4 * worker->team.threads), ahead = PANEL * sizeof *weight / parts;
+    const int32_t none = 0;
+    Tile tile;
+    at_once = at_once < 1 ? 1 : at_once > MOST_PANELS_AT_ONCE ? MOST_PANELS_AT_ONCE : at_once;
+    for (long panel; (panel = take(&worker->team) * at_once) < panels;)
+        for (long end = panel + at_once < panels ? panel + at_once : panels; panel < end; panel++)
+            for (long part = 0; part < parts; part++) {
+                long row = rows * part / parts, count = rows * (part + 1) / parts - row;
+                const uint32_t *here = weight + panel * size;
+                Ahead next = {(const char *)(here + size) + part * (inputs / 2) * ahead, ahead};
+                multiply(count, (Left){left + row * inputs, inputs, inputs / 2}, (Right){here, &none, 1, 0}, next, tile);
+                finish(worker, row, count, panel, tile);
+            }
+    finish_phase(&worker->team);
+}
+
+static void keep_projected(Worker *worker, long row, long rows, long panel, Tile tile) {
+    const Model *model = worker->model;
+    long width = (model->heads + 2 * model->key_heads) * model->head_size;
+    for (long i = 0; i < rows; i++)
+        memcpy(worker->scratch.projected + (row + i) * width + panel * PANEL, tile[i], sizeof *tile);
+}
+
+static void add_to_hidden(Worker *worker, long row, long rows, long panel, Tile tile) {
+    for (long i = 0; i < rows; i++) {
+        float *hidden = worker->scratch.hidden + (row + i) * worker->model->hidden + panel * PANEL;
+        for (long k = 0; k < PANEL; k += LANES) store(hidden + k, load(hidden + k) + load(tile[i] + k));
+    }
+}
+
+static void gate(Worker *worker, long row, long rows, long panel, Tile tile) {
+    const long half = PANEL / 2;
+    for (long i = 0; i < rows; i++) {
+        activation *gated = worker->scratch.gated + (row + i) * worker->model->intermediate + panel * half;
+        for (long k = 0; k < half; k += LANES) {
+            floats given = load(tile[i] + k), silu = given / (1 + exp2_of(given * -1.44269504f));
+            store_activations(gated + k, silu * load(tile[i] + half + k));
+        }
+    }
+}
+
+static void keep_logits(Worker *worker, long row, long rows, long panel, Tile tile) {
+    long vocabulary = worker->model->vocabulary, left = vocabulary - panel * PANEL;
+    for (long i = 0; i < rows; i++) {
+        uint16_t narrow[PANEL];
+        for (long k = 0; k < PANEL; k += LANES) store_narrowed(narrow + k, load(tile[i] + k));
+        memcpy(worker->step->logits + (row + i) * vocabulary + panel * PANEL, narrow, (left < PANEL ? left : PANEL) * 2);
+    }
+}
+
+/* Queries to where attention reads them, keys and values into the cache. */
+static void split_heads(Worker *worker, const Layer *layer) {
+    const Model *model = worker->model;
+    const Step *step = worker->step;
+    long size = model->head_size, group = model->heads / model->key_heads, chunk = 0;
+    long width = (model->heads + 2 * model->key_heads) * size;
+    float head[MOST_HEAD];
+    for (long item; (item = take(&worker->team)) < step->tokens * model->key_heads;) {
+        long token = item / model->key_heads, key_head = item % model->key_heads;
+        const float *from = worker->scratch.projected + token * width, *turn = worker->scratch.turns + token * size;
+        while (token >= step->chunks[chunk].begin + step->chunks[chunk].count) chunk++;
+        long position = step->chunks[chunk].start + token - step->chunks[chunk].begin;
+        long block = step->block_ids[step->chunks[chunk].blocks + position / BLOCK];
+        long begin = (block * model->key_heads + key_head) * size / 2 * BLOCK;
+        for (long one = key_head * group; one < (key_head + 1) * group; one++) {
+            norm_and_turn(model, from + one * size, layer->query_norm, turn, head);
+            activation *query = worker->scratch.query + (token * model->heads + one) * size;
+            for (long i = 0; i < size; i += LANES) store_activations(query + i, load(head + i));
+        }
+        norm_and_turn(model, from + (model->heads + key_head) * size, layer->key_norm, turn, head);
+        store_key(head, size, layer->keys + begin, position % BLOCK);
+        const float *value = from + (model->heads + model->key_heads + key_head) * size;
+        store_value(value, size, layer->values + begin, position % BLOCK);
+    }
+    finish_phase(&worker->team);
+}
+
+/* An item is one key head of one tile of a chunk's queries; the longest, which see most keys, come first. */
+static void attend(Worker *worker, const Layer *layer) {
+    const Model *model = worker->model;
+    long group = model->heads / model->key_heads, heads = group < MOST_ROWS ? group : MOST_ROWS;
+    long most_queries = MOST_ROWS / heads, before = 0, item = take(&worker->team);
+    for (const Chunk *chunk = worker->step->chunks; chunk < worker->step->chunks + worker->step->chunk_count; chunk++) {
+        long tiles = (chunk->count + most_queries - 1) / most_queries;
+        for (; item < before + tiles * model->key_heads; item = take(&worker->team)) {
+            long key_head = (item - before) / tiles, tile = tiles - 1 - (item - before) % tiles;
+            long first = chunk->count * tile / tiles, queries = chunk->count * (tile + 1) / tiles - first;
+            for (long head = 0; head < group; head += heads)
+                attend_tile(model, layer, chunk, worker->step->block_ids, key_head, first, queries, key_head * group + head,
+                            group - head < heads ? group - head : heads, worker->scratch.query, worker->scratch.seen,
+                            worker->desk);
+        }
+        before += tiles * model->key_heads;
+    }
+    finish_phase(&worker->team);
+}
+
+static void run_layer(Worker *worker, const Layer *layer) {
+    const Model *model = worker->model;
+    Scratch *scratch = &worker->scratch;
+    long tokens = worker->step->tokens, attended = model->heads * model->head_size;
+    norm_rows(worker, layer->attention_norm, 0);
+    product(worker, scratch->normed, tokens, model->hidden, layer->query_key_value,
+            attended + 2 * model->key_heads * model->head_size, keep_projected);
+    split_heads(worker, layer);
+    attend(worker, layer);
+    product(worker, scratch->seen, tokens, attended, layer->attention_output, model->hidden, add_to_hidden);
+    norm_rows(worker, layer->mlp_norm, 0);
+    product(worker, scratch->normed, tokens, model->hidden, layer->gate_up, 2 * model->intermediate, gate);
+    product(worker, scratch->gated, tokens, model->intermediate, layer->down, model->hidden, add_to_hidden);
+}
+
+typedef struct {
+    const Model *model;
+    const Step *step;
+    int (*team_size)(void);
+    long threads;
+    atomic_long arrived;
+} Call;
+
+/* What every thread of the team does. */
+static void work(void *argument) {
+    Call *call = argument;
+    const Model *model = call->model;
+    const Step *step = call->step;
+    Worker worker = {.model = model, .step = step};
+    worker.scratch = divide(model, step->tokens, step->chunk_count, step->most_keys, call->threads, step->scratch);
+    worker.team = (Team){worker.scratch.taken, worker.scratch.arrived, call->team_size ? call->team_size() : 1, 0};
+    worker.desk = desk_of(model, &worker.scratch, atomic_fetch_add(&call->arrived, 1), step->most_keys);
+    embed(&worker);
+    for (long layer = 0; layer < model->layer_count; layer++) run_layer(&worker, model->layers + layer);
+    norm_rows(&worker, model->norm, 1);
+    product(&worker, worker.scratch.normed, step->chunk_count, model->hidden, model->output, model->vocabulary, keep_logits);
+}
+
+/* Bytes that a step of such sizes wants as scratch. */
+long scratch_bytes(const Model *model, long tokens, long chunks, long most_keys, long threads) {
+    return divide(model, tokens, chunks, most_keys, threads, NULL).bytes;
+}
+
+/* parallel: OpenMP's GOMP_parallel, and team_size its omp_get_num_threads; without them the caller's thread is alone. */
+void forward(const Model *model, const Step *step, void (*parallel)(void (*)(void *), void *, unsigned, unsigned),
+             int (*team_size)(void), long threads) {
+    Call call = {model, step, parallel ? team_size : NULL, threads, 0};
+    Scratch scratch = divide(model, step->tokens, step->chunk_count, step->most_keys, threads, step->scratch);
+    memset(step->scratch, 0, (char *)scratch.hidden - step->scratch);
+    if (parallel)
+        parallel(work, &call, threads, 0);
+    else
+        work(&call);
+}

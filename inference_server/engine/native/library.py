@@ -1,0 +1,106 @@
+"""The compiled code as Python sees it: its structures, field by field, and its functions."""
+
+import ctypes
+import platform
+from pathlib import Path
+
+import torch
+
+from inference_server.engine.native.build import VARIANTS, library_path
+
+_CPU_INFO = Path("/proc/cpuinfo")
+BLOCK = 32  # tokens of a cache block, columns of a panel
+MOST_HEAD = 256
+
+
+class LayerParts(ctypes.Structure):
+    """Addresses; `Layer` of model.h."""
+
+    _fields_ = [
+        (name, ctypes.c_void_p)
+        for name in (
+            "attention_norm", "query_norm", "key_norm", "mlp_norm", "query_key_value", "attention_output", "gate_up",
+            "down", "keys", "values",
+        )
+    ]  # fmt: skip
+
+
+class ModelParts(ctypes.Structure):
+    """`Model` of model.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_long) for name in (
+            "layer_count", "hidden", "heads", "key_heads", "head_size", "intermediate", "vocabulary",
+        )),
+        ("epsilon", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("embedding", "norm", "frequencies", "output")),
+        ("layers", ctypes.POINTER(LayerParts)),
+    ]  # fmt: skip
+
+
+class StepParts(ctypes.Structure):
+    """`Step` of model.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_long) for name in ("tokens", "chunk_count", "most_keys")),
+        *((name, ctypes.c_void_p) for name in ("token_ids", "chunks", "block_ids", "scratch", "logits")),
+    ]
+
+
+class Library:
+    """One variant of the compiled code, and the threads that it runs on: torch's own.
+
+    A pool of its own would wait for cores on which torch's threads spin.
+    """
+
+    def __init__(self, variant: str) -> None:
+        """Raises OSError where it is not compiled."""
+        self.variant = variant
+        library = ctypes.CDLL(str(library_path(variant)))
+        self._forward, self._scratch_bytes = library.forward, library.scratch_bytes
+        model = ctypes.POINTER(ModelParts)
+        self._scratch_bytes.restype = ctypes.c_long
+        self._scratch_bytes.argtypes = (model, *[ctypes.c_long] * 4)
+        self._forward.restype = None
+        self._forward.argtypes = (model, ctypes.POINTER(StepParts), ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long)
+        self._parallel, self._team_size = _openmp()
+
+    def scratch_bytes(self, model: ModelParts, step: StepParts) -> int:
+        """How much memory a step wants beside the cache."""
+        threads = torch.get_num_threads()
+        wanted: int = self._scratch_bytes(model, step.tokens, step.chunk_count, step.most_keys, threads)
+        return wanted
+
+    def forward(self, model: ModelParts, step: StepParts) -> None:
+        """Returns when all threads have; Python's lock is free meanwhile."""
+        self._forward(model, step, self._parallel, self._team_size, torch.get_num_threads())
+
+
+def available_variants() -> list[str]:
+    """What this processor can run and is compiled, fastest first."""
+    flags = processor_flags()
+    variants = VARIANTS.get(platform.machine(), ())
+    return [name for name, needed, _ in variants if needed <= flags and library_path(name).is_file()]
+
+
+def processor_flags() -> set[str]:
+    """What the processor can do, in the words of Linux; nothing where another system runs."""
+    try:
+        lines = _CPU_INFO.read_text().splitlines()
+    except OSError:
+        return set()
+    return next((set(line.partition(":")[2].split()) for line in lines if line.startswith(("flags", "Features"))), set())
+
+
+def _openmp() -> tuple[int | None, int | None]:
+    """The addresses of two functions of torch's OpenMP library; none where it has them not.
+
+    Source: https://gcc.gnu.org/onlinedocs/libgomp/Implementing-PARALLEL-construct.html; LLVM's library has both too.
+    """
+    try:
+        library = ctypes.CDLL(torch._C.__file__)
+        functions = library.GOMP_parallel, library.omp_get_num_threads
+    except (AttributeError, OSError):
+        return None, None
+    parallel, team_size = (ctypes.cast(function, ctypes.c_void_p).value for function in functions)
+    return parallel, team_size

@@ -1,0 +1,105 @@
+/* Vectors of floats, as wide as the processor's registers, and bfloat16 numbers in pairs. */
+#pragma once
+#include <stdint.h>
+#include <string.h>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+enum { LANES = 16 };
+#elif defined(__AVX2__)
+enum { LANES = 8 };
+#else
+enum { LANES = 4 };
+#endif
+
+typedef float floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t ints __attribute__((vector_size(4 * LANES)));
+typedef uint32_t words __attribute__((vector_size(4 * LANES)));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
+
+static inline floats load(const float *from) { floats some; memcpy(&some, from, sizeof some); return some; }
+static inline void store(float *to, floats some) { memcpy(to, &some, sizeof some); }
+static inline floats all(float one) { return one - (floats){}; }
+
+static inline words load_words(const uint32_t *from) { words some; memcpy(&some, from, sizeof some); return some; }
+
+static inline float widened(uint16_t half) {
+    uint32_t word = (uint32_t)half << 16;
+    float number;
+    memcpy(&number, &word, sizeof number);
+    return number;
+}
+
+static inline floats load_widened(const uint16_t *from) {
+    halves some;
+    memcpy(&some, from, sizeof some);
+    return (floats)(__builtin_convertvector(some, words) << 16);
+}
+
+/* Half to even. */
+static inline void store_narrowed(uint16_t *to, floats some) {
+    words bits = (words)some;
+    halves narrowed = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, halves);
+    memcpy(to, &narrowed, sizeof narrowed);
+}
+
+static inline floats chosen(ints where, floats one, floats other) {
+    return (floats)(((ints)one & where) | ((ints)other & ~where));
+}
+
+/* Always in the same order. */
+static inline float total(floats some) {
+    for (int width = LANES / 2; width; width /= 2)
+        for (int i = 0; i < width; i++) some[i] += some[i + width];
+    return some[0];
+}
+
+static inline float largest(floats some) {
+    for (int width = LANES / 2; width; width /= 2)
+        for (int i = 0; i < width; i++) some[i] = some[i] > some[i + width] ? some[i] : some[i + width];
+    return some[0];
+}
+
+/* 2 to the power, 0 below 2^-126: the whole part by the number's bits, the rest by a series (error 1e-7). */
+static inline floats exp2_of(floats power) {
+    const floats magic = all(12582912.0f); /* 1.5 * 2^23: what is added to it is rounded to a whole number */
+    floats bounded = chosen(power > 127, all(127), power);
+    floats whole = bounded + magic;
+    ints exponent = (ints)whole - (ints)magic;
+    floats rest = bounded - (whole - magic);
+    floats series = all(1.5403530e-4f);
+    const float terms[] = {1.3333558e-3f, 9.6181291e-3f, 5.5504109e-2f, 0.24022651f, 0.69314718f, 1.0f};
+    for (int i = 0; i < 6; i++) series = series * rest + terms[i];
+    floats result = series * (floats)((exponent + 127) << 23);
+    return chosen(power < -126, all(0), result); /* what is not a number stays so */
+}
+
+/* Activations are what products multiply weights with, two at a time, and sums are float32.
+
+Processors that multiply bfloat16 pairs get them so; others get float32, for which weights are widened on the way. */
+#ifdef __AVX512BF16__
+typedef uint16_t activation;
+typedef words factors;
+
+static inline factors factors_of(words pairs) { return pairs; }
+static inline floats add_product(floats sum, const activation *pair, factors by) {
+    int32_t both;
+    memcpy(&both, pair, sizeof both);
+    return (floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(both), (__m512bh)by);
+}
+static inline void store_activations(activation *to, floats some) { store_narrowed(to, some); }
+#else
+typedef float activation;
+typedef struct { floats first, second; } factors;
+
+static inline factors factors_of(words pairs) {
+    return (factors){(floats)(pairs << 16), (floats)(pairs & 0xffff0000)};
+}
+static inline floats add_product(floats sum, const activation *pair, factors by) {
+    sum += pair[0] * by.first;
+    return sum + pair[1] * by.second;
+}
+static inline void store_activations(activation *to, floats some) { store(to, some); }
+#endif

@@ -1,0 +1,69 @@
+"""A step through the compiled code. Owns weights and cache; called by the engine's thread alone."""
+
+import ctypes
+from collections.abc import Sequence as Rows
+
+import torch
+
+from inference_server.engine.kv_cache import SCRATCH_BLOCK
+from inference_server.engine.native.library import BLOCK, Library, StepParts
+from inference_server.engine.native.weights import PackedWeights, pages
+from inference_server.engine.types import NO_SAMPLING, Chunk, Sequence
+
+
+class NativeRunner:
+    """Runs steps as `ModelRunner` does, of a bfloat16 model on the CPU.
+
+    A token's logits are the same bits whatever else the steps compute, and however its prompt was divided.
+    """
+
+    def __init__(self, weights: PackedWeights, library: Library, block_count: int) -> None:
+        """block_count: of the cache, the scratch block among them."""
+        self._weights, self._library = weights, library
+        parts = weights.parts
+        sizes = (parts.layer_count, 2, block_count, parts.key_heads * parts.head_size * BLOCK)
+        self._cache = pages(2 * torch.Size(sizes).numel()).view(torch.bfloat16).view(sizes)
+        for layer, stored in zip(weights.layers, self._cache, strict=True):
+            layer.keys, layer.values = (part.data_ptr() for part in stored)
+        self._scratch = torch.empty(0, dtype=torch.uint8)
+        self._nobody = Chunk(Sequence((0,), NO_SAMPLING, block_ids=[SCRATCH_BLOCK]), 0, 1)
+
+    def forward(self, chunks: Rows[Chunk]) -> torch.Tensor:
+        """Computes the chunks, whose sequences must hold the blocks that they need.
+
+        Returns the logits that follow the last token of each chunk: [C, V] bfloat16.
+        """
+        token_ids: list[int] = []
+        places: list[int] = []
+        block_ids: list[int] = []
+        for chunk in chunks:
+            places += (len(token_ids), chunk.count, chunk.start, len(block_ids))
+            token_ids += chunk.sequence.tokens_from(chunk.start, chunk.count)
+            block_ids += chunk.sequence.block_ids[: -(-(chunk.start + chunk.count) // BLOCK)]
+        longest = max(chunk.start + chunk.count for chunk in chunks)
+        step = StepParts(len(token_ids), len(chunks), -(-longest // BLOCK) * BLOCK)
+        numbers = [torch.tensor(part, dtype=torch.int32) for part in (token_ids, places, block_ids)]
+        step.token_ids, step.chunks, step.block_ids = (part.data_ptr() for part in numbers)
+        logits = torch.empty(len(chunks), self._weights.parts.vocabulary, dtype=torch.bfloat16)
+        step.logits, step.scratch = logits.data_ptr(), self._scratch_for(step)
+        self._library.forward(self._weights.parts, step)
+        return logits
+
+    def warm_up(self) -> None:
+        """Runs one token. Raises where the model cannot run."""
+        self.probe()
+
+    def probe(self) -> None:
+        """Runs one token that belongs to nobody. Raises where it gives no finite numbers."""
+        if not self.forward([self._nobody]).isfinite().all():
+            raise RuntimeError("the model's output is not finite")
+
+    def clear(self, block_ids: list[int]) -> None:
+        """Overwrites blocks whose content is not to be trusted."""
+        self._cache[:, :, block_ids] = 0
+
+    def _scratch_for(self, step: StepParts) -> int:
+        wanted = self._library.scratch_bytes(self._weights.parts, step)
+        if len(self._scratch) < wanted:
+            self._scratch = torch.empty(wanted, dtype=torch.uint8)
+        return self._scratch.data_ptr()
