@@ -24,7 +24,7 @@ LABELS = --label org.opencontainers.image.revision=$(shell git rev-parse HEAD 2>
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-run: $(VENV)/run.installed ## Serves chats on HTTP_PORT (8000) and GRPC_PORT (50051); MODEL=DIR serves a checkpoint
+run: $(VENV)/native.built ## Serves chats on HTTP_PORT (8000) and GRPC_PORT (50051); MODEL=DIR serves a checkpoint
 	@exec $(BIN)/python scripts/run.py --model "$(MODEL)" --grpc-port "$(GRPC_PORT)" --http-port "$(HTTP_PORT)"
 
 test: $(VENV)/dev.installed ## Runs the tests
@@ -71,10 +71,15 @@ $(VENV)/run.installed: requirements/inference.txt requirements/bridge.txt requir
 	$(PIP) install -r requirements/inference.txt -r requirements/bridge.txt -r requirements/client.txt
 	@touch $@
 
-$(VENV)/bench.installed: $(VENV)/run.installed requirements/bench.txt
+$(VENV)/native.built: $(VENV)/run.installed inference_server/engine/native/build.py \
+		$(wildcard inference_server/engine/native/*.[ch])
+	$(BIN)/python -m inference_server.engine.native.build
+	@touch $@
+
+$(VENV)/bench.installed: $(VENV)/native.built requirements/bench.txt
 	$(PIP) install -r requirements/bench.txt
 	@touch $@
 
-$(VENV)/dev.installed: $(VENV)/run.installed requirements/dev.txt requirements/bench.txt
+$(VENV)/dev.installed: $(VENV)/native.built requirements/dev.txt requirements/bench.txt
 	$(PIP) install -r requirements/dev.txt
 	@touch $@

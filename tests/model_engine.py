@@ -15,9 +15,12 @@ from inference_server.engine.engine import Engine
 from inference_server.engine.kv_cache import KVCache
 from inference_server.engine.model_loader import LoadedModel, load_model, read_config
 from inference_server.engine.model_runner import ModelRunner
+from inference_server.engine.native.library import BLOCK, Library
+from inference_server.engine.native.runner import NativeRunner
+from inference_server.engine.native.weights import PackedWeights
 from inference_server.engine.sampler import Sampler
 from inference_server.engine.scheduler import Scheduler, StepBudget
-from inference_server.engine.step import Step
+from inference_server.engine.step import Runner, Step
 from inference_server.engine.types import Chunk, SamplingParams, Sequence, TokenEvent
 from tests.fakes import UNLIMITED
 
@@ -32,6 +35,14 @@ class EngineOptions:
     max_step_tokens: int = 64
     prefix_caching: bool = True
     attention: type[InPlaceAttention] | type[GatheredAttention] = InPlaceAttention
+
+
+@dataclass(frozen=True)
+class NativeModel:
+    """A model whose weights the compiled code has."""
+
+    weights: PackedWeights
+    library: Library
 
 
 ALONE = EngineOptions(max_sequences=1, max_step_tokens=4096, prefix_caching=False)
@@ -52,6 +63,13 @@ def attention_of(model: LoadedModel, options: EngineOptions) -> Attention:
     return options.attention(shape)
 
 
+def runner_of(model: LoadedModel | NativeModel, options: EngineOptions) -> Runner:
+    if isinstance(model, LoadedModel):
+        return ModelRunner(model, attention_of(model, options))
+    assert options.block_size == BLOCK
+    return NativeRunner(model.weights, model.library, options.block_count + 1)
+
+
 def scheduler_of(options: EngineOptions) -> Scheduler:
     cache = KVCache(options.block_count, options.block_size, b"salt", options.prefix_caching)
     return Scheduler(cache, STOP_IDS, options.max_sequences, StepBudget(options.max_step_tokens))
@@ -60,12 +78,12 @@ def scheduler_of(options: EngineOptions) -> Scheduler:
 class SteppedEngine:
     """The engine's parts without its thread: the test takes the steps."""
 
-    def __init__(self, model: LoadedModel, options: EngineOptions) -> None:
+    def __init__(self, model: LoadedModel | NativeModel, options: EngineOptions) -> None:
         self.scheduler = scheduler_of(options)
         self.events: dict[Sequence, list[TokenEvent]] = {}
-        self.use_runner(ModelRunner(model, attention_of(model, options)))
+        self.use_runner(runner_of(model, options))
 
-    def use_runner(self, runner: ModelRunner) -> None:
+    def use_runner(self, runner: Runner) -> None:
         self._step = Step(runner, Sampler(STOP_IDS))
 
     def add(self, prompt: Rows[int], params: SamplingParams, resumed: Rows[int] = ()) -> Sequence:
@@ -98,8 +116,12 @@ class SteppedEngine:
 @asynccontextmanager
 async def running_engine(model: LoadedModel, options: EngineOptions) -> AsyncIterator[Engine]:
     """With its thread."""
-    runner = ModelRunner(model, attention_of(model, options))
-    engine = Engine(Step(runner, Sampler(STOP_IDS)), scheduler_of(options), UNLIMITED, on_failure=lambda error: None)
+    engine = Engine(
+        Step(runner_of(model, options), Sampler(STOP_IDS)),
+        scheduler_of(options),
+        UNLIMITED,
+        on_failure=lambda error: None,
+    )
     engine.start()
     yield engine
     await engine.stop()

@@ -10,7 +10,7 @@ import torch
 from inference_server.engine.attention.gathered import GatheredAttention
 from inference_server.engine.decode_graphs import DecodeGraphs
 from inference_server.engine.model_runner import ModelRunner
-from inference_server.engine.types import NO_SAMPLING, Chunk, SamplingParams, Sequence
+from inference_server.engine.types import Chunk, SamplingParams, Sequence
 from tests.checkpoints import Shape, write_checkpoint
 from tests.model_engine import ALONE, EngineOptions, SteppedEngine, attention_of, load, tokens_of
 

@@ -1,10 +1,9 @@
-"""Packed products against torch's own, and the choice of how many rows to compute."""
+"""Packed products against torch's own."""
 
 import pytest
 import torch
 
-from inference_server.engine import linear
-from inference_server.engine.linear import Linear, PackedLinear, fastest_row_counts, pack, packing_pays
+from inference_server.engine.linear import Linear, PackedLinear, pack, packing_pays
 
 pytestmark = pytest.mark.skipif(
     not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16 products"
@@ -50,17 +49,3 @@ def test_packing_replaces_every_product_of_a_module() -> None:
 
 def test_float32_is_not_packed() -> None:
     assert not packing_pays(torch.ones(8, 8))
-
-
-def test_rows_are_padded_only_to_a_faster_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, packed = weights(8, 4)
-    seconds = iter([5.0, 6.0, 4.0, 3.95, 3.0, 7.0, 8.0, 7.9])  # of 1 to 8 rows
-    monkeypatch.setattr(linear, "_seconds", lambda work: next(seconds))
-    assert fastest_row_counts([packed]) == [0, 5, 5, 5, 5, 5, 6, 7, 8]
-
-
-def test_measured_row_counts_hold_the_rows_that_are_needed() -> None:
-    _, packed = weights(64, 32)
-    counts = fastest_row_counts([packed])
-    assert all(needed <= count <= 8 for needed, count in enumerate(counts))
-    assert len(counts) == 9

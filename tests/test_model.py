@@ -60,7 +60,7 @@ def _no_key_norm(model: LoadedModel) -> None:
 
 def _swapped_gate_and_up(model: LoadedModel) -> None:
     for layer in model.module.layers:
-        assert isinstance(layer, qwen3._Layer)
+        assert isinstance(layer, qwen3.Layer)
         gate, up = layer.gate_up.weight.data.chunk(2)
         layer.gate_up.weight.data = torch.cat((up, gate))
 

@@ -33,7 +33,7 @@ class Qwen3(nn.Module):
     def __init__(self, config: Qwen3Config) -> None:
         super().__init__()
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(_Layer(config, index) for index in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_hidden_layers))
         self.norm = _RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.output = Linear(config.hidden_size, config.vocab_size)
         self.rotary = _Rotary(config)
@@ -59,7 +59,7 @@ class Qwen3(nn.Module):
         if not tied:
             yield "lm_head.weight", self.output.weight
         for index, layer in enumerate(self.layers):
-            assert isinstance(layer, _Layer)
+            assert isinstance(layer, Layer)
             for name, part in layer.published_parameters():
                 yield f"model.layers.{index}.{name}.weight", part
 
@@ -94,7 +94,9 @@ def _rotate(heads: torch.Tensor, cosine: torch.Tensor, signed_sine: torch.Tensor
     return torch.addcmul(heads * cosine, heads.roll(heads.shape[-1] // 2, dims=-1), signed_sine)
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
+    """One of a model's decoder layers."""
+
     def __init__(self, config: Qwen3Config, index: int) -> None:
         super().__init__()
         hidden, epsilon, self.head_size = config.hidden_size, config.rms_norm_eps, config.head_dim

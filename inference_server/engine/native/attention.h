@@ -40,9 +40,10 @@ static void store_key(const float *key, long size, uint32_t *panel, long place) 
 static void store_value(const float *value, long size, uint32_t *panels, long place) {
     uint16_t narrow[MOST_HEAD];
     for (long i = 0; i < size; i += LANES) store_narrowed(narrow + i, load(value + i));
-    for (long i = 0; i < size; i++) {
-        uint32_t *word = panels + (i / PANEL * (BLOCK / 2) + place / 2) * PANEL + i % PANEL;
-        memcpy((uint16_t *)word + place % 2, narrow + i, 2);
+    for (long panel = 0; panel < size / PANEL; panel++) {
+        /* the other half of each word is the neighbour's, which another thread may be writing */
+        uint16_t *to = (uint16_t *)(panels + (panel * (BLOCK / 2) + place / 2) * PANEL) + place % 2;
+        for (long i = 0; i < PANEL; i++) to[2 * i] = narrow[panel * PANEL + i];
     }
 }
 
@@ -75,10 +76,9 @@ static void attend_tile(const Model *model, const Layer *layer, const Chunk *chu
     const int32_t *places = block_ids + chunk->blocks, none = 0;
     Tile tile;
     float sums[MOST_ROWS];
-    long at[MOST_ROWS];
     for (long row = 0; row < rows; row++) {
-        at[row] = ((chunk->begin + first + row / heads) * model->heads + head + row % heads) * size;
-        memcpy(desk.query + row * size, query + at[row], size * sizeof *query);
+        long token = chunk->begin + first + row / heads;
+        memcpy(desk.query + row * size, query + (token * model->heads + head + row % heads) * size, size * sizeof *query);
     }
     Left left = {desk.query, size, size / 2};
     for (long block = 0; block < blocks; block++) {
@@ -94,8 +94,10 @@ static void attend_tile(const Model *model, const Layer *layer, const Chunk *chu
         const uint32_t *values = layer->values + key_head * block_words + panel * (BLOCK / 2) * PANEL;
         multiply(rows, (Left){desk.shares, desk.width, BLOCK / 2}, (Right){values, places, blocks, stride},
                  (Ahead){(const char *)values, 0}, tile);
-        for (long row = 0; row < rows; row++)
-            for (long i = 0; i < PANEL; i += LANES)
-                store_activations(seen + at[row] + panel * PANEL + i, load(tile[row] + i) / sums[row]);
+        for (long row = 0; row < rows; row++) {
+            long token = chunk->begin + first + row / heads;
+            activation *to = seen + token * stride_of(model->heads * size) + (head + row % heads) * size + panel * PANEL;
+            for (long i = 0; i < PANEL; i += LANES) store_activations(to + i, load(tile[row] + i) / sums[row]);
+        }
     }
 }

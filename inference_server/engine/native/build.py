@@ -1,8 +1,8 @@
 """Compiles `forward.c`, once for each kind of processor that this machine's compiler knows.
 
-usage: python -m inference_server.engine.native.build
+usage: python -m inference_server.engine.native.build [--strict]
 
-A machine without a C compiler serves all the same, slower: `library.py` says what is missing.
+A machine without a C compiler serves all the same, slower; with --strict that is a failure. CC names the compiler.
 """
 
 import os
@@ -31,23 +31,31 @@ def library_path(variant: str) -> Path:
     return SOURCE.with_name(f"forward-{variant}.so")
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
+    failure = 1 if "--strict" in arguments else 0
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     variants = VARIANTS.get(platform.machine(), ())
     if not compiler or not variants:
-        print(f"No C compiler, or none for {platform.machine()}: models run on torch's own operations.", file=sys.stderr)
-        return 0
-    for name, _, flags in variants:
-        path = library_path(name)
-        partial = path.with_suffix(f".{os.getpid()}")
-        command = [compiler, *_FLAGS, *flags, str(SOURCE), "-lm", "-o", str(partial)]
-        if subprocess.run(command, check=False).returncode:
-            partial.unlink(missing_ok=True)
-            print(f"{' '.join(command)} failed: no code for {name}", file=sys.stderr)
-            continue
-        partial.replace(path)
-    return 0
+        what = f"code for {platform.machine()}" if compiler else "C compiler"
+        print(f"No {what}: bfloat16 models on the CPU run on torch's operations, slowly.", file=sys.stderr)
+        return failure
+    return failure if sum(not _compile(compiler, name, flags) for name, _, flags in variants) else 0
+
+
+def _compile(compiler: str, variant: str, flags: list[str]) -> bool:
+    path = library_path(variant)
+    partial = path.with_suffix(f".{os.getpid()}")
+    command = [*compiler.split(), *_FLAGS, *flags, str(SOURCE), "-lm", "-o", str(partial)]
+    print(f"Compiling {path.name}", file=sys.stderr)
+    try:
+        subprocess.run(command, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        partial.unlink(missing_ok=True)
+        print(f"{error}; processors of this kind run bfloat16 models on torch's operations, slowly", file=sys.stderr)
+        return False
+    partial.replace(path)  # a server that runs keeps what it has
+    return True
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -5,7 +5,7 @@ are float32. A token's result does not depend on what else is computed in the st
 #include "attention.h"
 #include "team.h"
 
-enum { PHASES_A_LAYER = 8, OTHER_PHASES = 3, LINE = 64, MOST_PANELS_AT_ONCE = 16 };
+enum { PHASES_A_LAYER = 8, OTHER_PHASES = 4, LINE = 64, MOST_TILES_AT_ONCE = 16 };
 
 typedef struct {
     atomic_long *taken, *arrived;
@@ -21,6 +21,7 @@ typedef struct Worker {
     Scratch scratch;
     Team team;
     Desk desk;
+    long rows; /* of hidden: the step's tokens, in the end the last of each chunk */
 } Worker;
 
 /* What becomes of a product's tile: rows `row` and on, columns of the panel. */
@@ -32,21 +33,21 @@ static void *part_of(char *base, long *used, long bytes) {
     return part;
 }
 
-static Scratch divide(const Model *model, long tokens, long chunks, long most_keys, long threads, char *base) {
+static Scratch divide(const Model *model, long tokens, long most_keys, long threads, char *base) {
     long used = 0, phases = model->layer_count * PHASES_A_LAYER + OTHER_PHASES, attended = model->heads * model->head_size;
-    long projected = attended + 2 * model->key_heads * model->head_size, rows = tokens > chunks ? tokens : chunks;
+    long projected = attended + 2 * model->key_heads * model->head_size;
     long head = MOST_ROWS * model->head_size * sizeof(activation);
     long line = MOST_ROWS * most_keys;
     Scratch scratch = {.desk_bytes = 0};
     scratch.arrived = part_of(base, &used, LINE);
     scratch.taken = part_of(base, &used, phases * sizeof(atomic_long));
     scratch.hidden = part_of(base, &used, tokens * model->hidden * sizeof(float));
-    scratch.normed = part_of(base, &used, rows * model->hidden * sizeof(activation));
+    scratch.normed = part_of(base, &used, tokens * stride_of(model->hidden) * sizeof(activation));
     scratch.projected = part_of(base, &used, tokens * projected * sizeof(float));
     scratch.turns = part_of(base, &used, tokens * model->head_size * sizeof(float));
     scratch.query = part_of(base, &used, tokens * attended * sizeof(activation));
-    scratch.seen = part_of(base, &used, tokens * attended * sizeof(activation));
-    scratch.gated = part_of(base, &used, tokens * model->intermediate * sizeof(activation));
+    scratch.seen = part_of(base, &used, tokens * stride_of(attended) * sizeof(activation));
+    scratch.gated = part_of(base, &used, tokens * stride_of(model->intermediate) * sizeof(activation));
     scratch.desk_bytes = (head + line * (long)(sizeof(float) + sizeof(activation)) + 3 * LINE) / LINE * LINE;
     scratch.desks = part_of(base, &used, threads * scratch.desk_bytes);
     scratch.bytes = used;
@@ -81,35 +82,34 @@ static void embed(Worker *worker) {
     finish_phase(&worker->team);
 }
 
-static void norm_rows(Worker *worker, const float *weight, int only_last) {
+static void norm_rows(Worker *worker, const float *weight) {
     const Model *model = worker->model;
-    long rows = only_last ? worker->step->chunk_count : worker->step->tokens;
-    for (long row; (row = take(&worker->team)) < rows;) {
-        const Chunk *chunk = worker->step->chunks + row;
-        long token = only_last ? chunk->begin + chunk->count - 1 : row;
-        const float *from = worker->scratch.hidden + token * model->hidden;
+    for (long row; (row = take(&worker->team)) < worker->rows;) {
+        const float *from = worker->scratch.hidden + row * model->hidden;
         floats scale = norm_scale(from, model->hidden, model->epsilon);
         for (long i = 0; i < model->hidden; i += LANES)
-            store_activations(worker->scratch.normed + row * model->hidden + i, load(from + i) * scale * load(weight + i));
+            store_activations(worker->scratch.normed + row * stride_of(model->hidden) + i, load(from + i) * scale * load(weight + i));
     }
     finish_phase(&worker->team);
 }
 
-/* rows x inputs activations times a weight of `columns` columns. */
-static void product(Worker *worker, const activation *left, long rows, long inputs, const uint32_t *weight, long columns,
+/* rows x inputs activations, as stride_of has them, times a weight of `columns` columns. */
+static void product(Worker *worker, const activation *left, long inputs, const uint32_t *weight, long columns,
                     Finish *finish) {
+    long rows = worker->rows;
     long panels = (columns + PANEL - 1) / PANEL, size = inputs / 2 * PANEL, parts = (rows + MOST_ROWS - 1) / MOST_ROWS;
-    long at_once = panels / (4 * worker->team.threads), ahead = PANEL * sizeof *weight / parts;
+    long share = panels / (4 * worker->team.threads), at_once = MOST_TILES_AT_ONCE / parts, ahead = PANEL * sizeof *weight / parts;
     const int32_t none = 0;
     Tile tile;
-    at_once = at_once < 1 ? 1 : at_once > MOST_PANELS_AT_ONCE ? MOST_PANELS_AT_ONCE : at_once;
+    at_once = at_once > share ? share : at_once;
+    at_once = at_once < 1 ? 1 : at_once;
     for (long panel; (panel = take(&worker->team) * at_once) < panels;)
         for (long end = panel + at_once < panels ? panel + at_once : panels; panel < end; panel++)
             for (long part = 0; part < parts; part++) {
                 long row = rows * part / parts, count = rows * (part + 1) / parts - row;
                 const uint32_t *here = weight + panel * size;
                 Ahead next = {(const char *)(here + size) + part * (inputs / 2) * ahead, ahead};
-                multiply(count, (Left){left + row * inputs, inputs, inputs / 2}, (Right){here, &none, 1, 0}, next, tile);
+                multiply(count, (Left){left + row * stride_of(inputs), stride_of(inputs), inputs / 2}, (Right){here, &none, 1, 0}, next, tile);
                 finish(worker, row, count, panel, tile);
             }
     finish_phase(&worker->team);
@@ -132,7 +132,7 @@ static void add_to_hidden(Worker *worker, long row, long rows, long panel, Tile 
 static void gate(Worker *worker, long row, long rows, long panel, Tile tile) {
     const long half = PANEL / 2;
     for (long i = 0; i < rows; i++) {
-        activation *gated = worker->scratch.gated + (row + i) * worker->model->intermediate + panel * half;
+        activation *gated = worker->scratch.gated + (row + i) * stride_of(worker->model->intermediate) + panel * half;
         for (long k = 0; k < half; k += LANES) {
             floats given = load(tile[i] + k), silu = given / (1 + exp2_of(given * -1.44269504f));
             store_activations(gated + k, silu * load(tile[i] + half + k));
@@ -196,19 +196,34 @@ static void attend(Worker *worker, const Layer *layer) {
     finish_phase(&worker->team);
 }
 
+/* From here on only the last token of each chunk counts: one thread moves them to the front. */
+static void keep_ends(Worker *worker) {
+    const Model *model = worker->model;
+    Scratch *scratch = &worker->scratch;
+    long wide = stride_of(model->heads * model->head_size);
+    for (long chunk = take(&worker->team) ? worker->step->chunk_count : 0; chunk < worker->step->chunk_count; chunk++) {
+        long end = worker->step->chunks[chunk].begin + worker->step->chunks[chunk].count - 1;
+        memmove(scratch->hidden + chunk * model->hidden, scratch->hidden + end * model->hidden, model->hidden * sizeof(float));
+        memmove(scratch->seen + chunk * wide, scratch->seen + end * wide, wide * sizeof(activation));
+    }
+    worker->rows = worker->step->chunk_count;
+    finish_phase(&worker->team);
+}
+
 static void run_layer(Worker *worker, const Layer *layer) {
     const Model *model = worker->model;
     Scratch *scratch = &worker->scratch;
-    long tokens = worker->step->tokens, attended = model->heads * model->head_size;
-    norm_rows(worker, layer->attention_norm, 0);
-    product(worker, scratch->normed, tokens, model->hidden, layer->query_key_value,
+    long attended = model->heads * model->head_size;
+    norm_rows(worker, layer->attention_norm);
+    product(worker, scratch->normed, model->hidden, layer->query_key_value,
             attended + 2 * model->key_heads * model->head_size, keep_projected);
     split_heads(worker, layer);
     attend(worker, layer);
-    product(worker, scratch->seen, tokens, attended, layer->attention_output, model->hidden, add_to_hidden);
-    norm_rows(worker, layer->mlp_norm, 0);
-    product(worker, scratch->normed, tokens, model->hidden, layer->gate_up, 2 * model->intermediate, gate);
-    product(worker, scratch->gated, tokens, model->intermediate, layer->down, model->hidden, add_to_hidden);
+    if (layer == model->layers + model->layer_count - 1) keep_ends(worker);
+    product(worker, scratch->seen, attended, layer->attention_output, model->hidden, add_to_hidden);
+    norm_rows(worker, layer->mlp_norm);
+    product(worker, scratch->normed, model->hidden, layer->gate_up, 2 * model->intermediate, gate);
+    product(worker, scratch->gated, model->intermediate, layer->down, model->hidden, add_to_hidden);
 }
 
 typedef struct {
@@ -224,26 +239,26 @@ static void work(void *argument) {
     Call *call = argument;
     const Model *model = call->model;
     const Step *step = call->step;
-    Worker worker = {.model = model, .step = step};
-    worker.scratch = divide(model, step->tokens, step->chunk_count, step->most_keys, call->threads, step->scratch);
+    Worker worker = {.model = model, .step = step, .rows = step->tokens};
+    worker.scratch = divide(model, step->tokens, step->most_keys, call->threads, step->scratch);
     worker.team = (Team){worker.scratch.taken, worker.scratch.arrived, call->team_size ? call->team_size() : 1, 0};
     worker.desk = desk_of(model, &worker.scratch, atomic_fetch_add(&call->arrived, 1), step->most_keys);
     embed(&worker);
     for (long layer = 0; layer < model->layer_count; layer++) run_layer(&worker, model->layers + layer);
-    norm_rows(&worker, model->norm, 1);
-    product(&worker, worker.scratch.normed, step->chunk_count, model->hidden, model->output, model->vocabulary, keep_logits);
+    norm_rows(&worker, model->norm);
+    product(&worker, worker.scratch.normed, model->hidden, model->output, model->vocabulary, keep_logits);
 }
 
 /* Bytes that a step of such sizes wants as scratch. */
-long scratch_bytes(const Model *model, long tokens, long chunks, long most_keys, long threads) {
-    return divide(model, tokens, chunks, most_keys, threads, NULL).bytes;
+long scratch_bytes(const Model *model, long tokens, long most_keys, long threads) {
+    return divide(model, tokens, most_keys, threads, NULL).bytes;
 }
 
 /* parallel: OpenMP's GOMP_parallel, and team_size its omp_get_num_threads; without them the caller's thread is alone. */
 void forward(const Model *model, const Step *step, void (*parallel)(void (*)(void *), void *, unsigned, unsigned),
              int (*team_size)(void), long threads) {
     Call call = {model, step, parallel ? team_size : NULL, threads, 0};
-    Scratch scratch = divide(model, step->tokens, step->chunk_count, step->most_keys, threads, step->scratch);
+    Scratch scratch = divide(model, step->tokens, step->most_keys, threads, step->scratch);
     memset(step->scratch, 0, (char *)scratch.hidden - step->scratch);
     if (parallel)
         parallel(work, &call, threads, 0);

@@ -60,7 +60,7 @@ class Library:
         self._forward, self._scratch_bytes = library.forward, library.scratch_bytes
         model = ctypes.POINTER(ModelParts)
         self._scratch_bytes.restype = ctypes.c_long
-        self._scratch_bytes.argtypes = (model, *[ctypes.c_long] * 4)
+        self._scratch_bytes.argtypes = (model, *[ctypes.c_long] * 3)
         self._forward.restype = None
         self._forward.argtypes = (model, ctypes.POINTER(StepParts), ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long)
         self._parallel, self._team_size = _openmp()
@@ -68,7 +68,7 @@ class Library:
     def scratch_bytes(self, model: ModelParts, step: StepParts) -> int:
         """How much memory a step wants beside the cache."""
         threads = torch.get_num_threads()
-        wanted: int = self._scratch_bytes(model, step.tokens, step.chunk_count, step.most_keys, threads)
+        wanted: int = self._scratch_bytes(model, step.tokens, step.most_keys, threads)
         return wanted
 
     def forward(self, model: ModelParts, step: StepParts) -> None:
@@ -89,7 +89,8 @@ def processor_flags() -> set[str]:
         lines = _CPU_INFO.read_text().splitlines()
     except OSError:
         return set()
-    return next((set(line.partition(":")[2].split()) for line in lines if line.startswith(("flags", "Features"))), set())
+    told = (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features")))
+    return set(next(told, "").split())
 
 
 def _openmp() -> tuple[int | None, int | None]:

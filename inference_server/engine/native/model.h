@@ -4,6 +4,10 @@
 
 enum { BLOCK = PANEL }; /* tokens in a block of the cache: its keys are a panel's columns */
 
+/* From row to row of activations: a little more than they are wide, or many rows would want the same lines of the
+processor's cache (measured with rows of 2,048: 170 GFLOP/s instead of 223 on one core). */
+static inline long stride_of(long width) { return width + PANEL; }
+
 /* Weights are panels, as tile.h has them; gate and up columns lie side by side, half a panel each. */
 typedef struct {
     const float *attention_norm, *query_norm, *key_norm, *mlp_norm;

@@ -41,8 +41,8 @@ static inline floats load_widened(const uint16_t *from) {
 /* Half to even. */
 static inline void store_narrowed(uint16_t *to, floats some) {
     words bits = (words)some;
-    halves narrowed = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, halves);
-    memcpy(to, &narrowed, sizeof narrowed);
+    halves narrow = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, halves);
+    memcpy(to, &narrow, sizeof narrow);
 }
 
 static inline floats chosen(ints where, floats one, floats other) {

@@ -1,12 +1,11 @@
 """A step through the compiled code. Owns weights and cache; called by the engine's thread alone."""
 
-import ctypes
 from collections.abc import Sequence as Rows
 
 import torch
 
 from inference_server.engine.kv_cache import SCRATCH_BLOCK
-from inference_server.engine.native.library import BLOCK, Library, StepParts
+from inference_server.engine.native.library import BLOCK, Library, ModelParts, StepParts
 from inference_server.engine.native.weights import PackedWeights, pages
 from inference_server.engine.types import NO_SAMPLING, Chunk, Sequence
 
@@ -20,10 +19,12 @@ class NativeRunner:
     def __init__(self, weights: PackedWeights, library: Library, block_count: int) -> None:
         """block_count: of the cache, the scratch block among them."""
         self._weights, self._library = weights, library
-        parts = weights.parts
-        sizes = (parts.layer_count, 2, block_count, parts.key_heads * parts.head_size * BLOCK)
+        self._parts = ModelParts.from_buffer_copy(weights.parts)
+        self._layers = type(weights.layers).from_buffer_copy(weights.layers)
+        self._parts.layers = self._layers
+        sizes = (self._parts.layer_count, 2, block_count, self._parts.key_heads * self._parts.head_size * BLOCK)
         self._cache = pages(2 * torch.Size(sizes).numel()).view(torch.bfloat16).view(sizes)
-        for layer, stored in zip(weights.layers, self._cache, strict=True):
+        for layer, stored in zip(self._layers, self._cache, strict=True):
             layer.keys, layer.values = (part.data_ptr() for part in stored)
         self._scratch = torch.empty(0, dtype=torch.uint8)
         self._nobody = Chunk(Sequence((0,), NO_SAMPLING, block_ids=[SCRATCH_BLOCK]), 0, 1)
@@ -44,9 +45,9 @@ class NativeRunner:
         step = StepParts(len(token_ids), len(chunks), -(-longest // BLOCK) * BLOCK)
         numbers = [torch.tensor(part, dtype=torch.int32) for part in (token_ids, places, block_ids)]
         step.token_ids, step.chunks, step.block_ids = (part.data_ptr() for part in numbers)
-        logits = torch.empty(len(chunks), self._weights.parts.vocabulary, dtype=torch.bfloat16)
+        logits = torch.empty(len(chunks), self._parts.vocabulary, dtype=torch.bfloat16)
         step.logits, step.scratch = logits.data_ptr(), self._scratch_for(step)
-        self._library.forward(self._weights.parts, step)
+        self._library.forward(self._parts, step)
         return logits
 
     def warm_up(self) -> None:
@@ -63,7 +64,7 @@ class NativeRunner:
         self._cache[:, :, block_ids] = 0
 
     def _scratch_for(self, step: StepParts) -> int:
-        wanted = self._library.scratch_bytes(self._weights.parts, step)
+        wanted = self._library.scratch_bytes(self._parts, step)
         if len(self._scratch) < wanted:
             self._scratch = torch.empty(wanted, dtype=torch.uint8)
         return self._scratch.data_ptr()

@@ -5,6 +5,7 @@ import mmap
 import torch
 
 from inference_server.engine.model_loader import LoadedModel
+from inference_server.engine.models.qwen3 import Layer
 from inference_server.engine.native.library import BLOCK, LayerParts, ModelParts
 
 
@@ -19,7 +20,7 @@ def pages(byte_count: int, large: bool = False) -> torch.Tensor:
 class PackedWeights:
     """Takes the weights out of a model's modules, layer by layer, so that hardly any is held twice.
 
-    parts: what the compiled code gets; keys and values are still to be set in each of its layers.
+    layers, parts: what the compiled code gets; whoever runs it copies them and sets the layers' keys and values.
     """
 
     @torch.inference_mode()
@@ -28,8 +29,10 @@ class PackedWeights:
         self._kept: list[torch.Tensor] = []  # what the addresses point to
         self.layers = (LayerParts * config.num_hidden_layers)()
         for parts, layer in zip(self.layers, module.layers, strict=True):
+            assert isinstance(layer, Layer)
             parts.attention_norm = self._floats(layer.attention_norm.weight)
-            parts.query_norm, parts.key_norm = self._floats(layer.query_norm.weight), self._floats(layer.key_norm.weight)
+            parts.query_norm = self._floats(layer.query_norm.weight)
+            parts.key_norm = self._floats(layer.key_norm.weight)
             parts.mlp_norm = self._floats(layer.mlp_norm.weight)
             parts.query_key_value, parts.attention_output, parts.gate_up, parts.down = self._panels(
                 layer.query_key_value.weight, layer.attention_output.weight, _side_by_side(layer.gate_up.weight),

@@ -1,0 +1,245 @@
+"""The compiled forward pass: against the slow one, against itself, and who gets it."""
+
+import dataclasses
+import logging
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from inference_server.engine.model_loader import LoadedModel
+from inference_server.engine.native import build, choice
+from inference_server.engine.native.choice import choose_library, difference_from_reference
+from inference_server.engine.native.library import BLOCK, Library, available_variants
+from inference_server.engine.native.runner import NativeRunner
+from inference_server.engine.native.weights import PackedWeights
+from inference_server.engine.types import NO_SAMPLING, Chunk, Sequence
+from tests.checkpoints import Shape, write_checkpoint
+from tests.mixes import Mixes
+from tests.model_engine import NativeModel, load
+
+SHAPE = Shape(hidden=64, heads=6, key_value_heads=2, head_size=32, dtype="bfloat16")
+SHAPES = {
+    "grouped heads": SHAPE,
+    "all heads have keys, untied": dataclasses.replace(SHAPE, heads=2, head_size=64, tied=False),
+    "more heads to a key head than a tile has rows": dataclasses.replace(SHAPE, heads=14, key_value_heads=1),
+}
+VARIANTS = available_variants()
+BLOCKS = 40
+needs_code = pytest.mark.skipif(not VARIANTS, reason="nothing is compiled for this processor")
+
+
+def model_of(directory: Path, shape: Shape = SHAPE) -> LoadedModel:
+    write_checkpoint(directory, shape)
+    return load(directory)
+
+
+def native_of(directory: Path, variant: str, shape: Shape = SHAPE) -> NativeModel:
+    return NativeModel(PackedWeights(model_of(directory, shape)), Library(variant))
+
+
+def sequences(count: int, length: int, seed: int = 0) -> list[Sequence]:
+    """Their blocks lie anywhere."""
+    rng, width = random.Random(seed), -(-length // BLOCK)
+    blocks = rng.sample(range(1, BLOCKS), count * width)
+    prompts = [tuple(rng.choices(range(300), k=length)) for _ in range(count)]
+    return [
+        Sequence(prompt, NO_SAMPLING, block_ids=blocks[index * width : (index + 1) * width])
+        for index, prompt in enumerate(prompts)
+    ]
+
+
+@needs_code
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_agrees_with_the_slow_path(variant: str) -> None:
+    assert difference_from_reference(Library(variant)) < (0.1 if variant == "avx512bf16" else 0.03)
+
+
+@needs_code
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_are_those_of_transformers(variant: str, name: str, tmp_path: Path) -> None:
+    reference = write_checkpoint(tmp_path, SHAPES[name]).float()
+    native = NativeModel(PackedWeights(load(tmp_path)), Library(variant))
+    runner = NativeRunner(native.weights, native.library, BLOCKS)
+    (sequence,) = sequences(1, 150)
+    with torch.inference_mode():
+        expected = reference(torch.tensor([sequence.prompt_token_ids])).logits[0]
+    for start, count in ((0, 1), (1, 70), (71, 78), (149, 1)):
+        seen = runner.forward([Chunk(sequence, start, count)])[0].float()
+        difference = (seen - expected[start + count - 1]).abs().max()
+        assert difference < 0.12 * expected.std(), (start, count)
+
+
+@needs_code
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_are_the_same_bits_however_a_prompt_is_divided_and_whatever_is_beside_it(
+    variant: str, threads: int, tmp_path: Path
+) -> None:
+    native = native_of(tmp_path, variant)
+    alone = NativeRunner(native.weights, native.library, BLOCKS)
+    together = NativeRunner(native.weights, native.library, BLOCKS)
+    length = 131
+    mine = sequences(4, length, seed=1)
+    expected = [alone.forward([Chunk(sequence, 0, length)])[0] for sequence in sequences(4, length, seed=1)]
+    rng = random.Random(2)
+    torch.set_num_threads(threads)
+    try:
+        computed, ends = [0] * len(mine), [torch.empty(0)] * len(mine)
+        while any(count < length for count in computed):
+            chunks = [
+                Chunk(sequence, begin, rng.choice([1, 1, min(rng.randint(1, 60), length - begin)]))
+                for sequence, begin in zip(mine, computed, strict=True)
+                if begin < length and rng.random() < 0.8
+            ]
+            if not chunks:
+                continue
+            rng.shuffle(chunks)
+            for chunk, row in zip(chunks, together.forward(chunks), strict=True):
+                index = mine.index(chunk.sequence)
+                computed[index], ends[index] = chunk.start + chunk.count, row
+    finally:
+        torch.set_num_threads(1)
+    for seen, wanted in zip(ends, expected, strict=True):
+        assert torch.equal(seen, wanted)
+
+
+@needs_code
+def test_answers_in_bfloat16_are_the_same_whatever_else_is_served(tmp_path: Path) -> None:
+    run_mixes(native_of(tmp_path, VARIANTS[0]), 40)
+
+
+@needs_code
+@pytest.mark.slow
+def test_answers_in_bfloat16_are_the_same_whatever_else_is_served_many_times(tmp_path: Path) -> None:
+    run_mixes(native_of(tmp_path, VARIANTS[0]), 1000)
+
+
+def run_mixes(model: NativeModel, count: int) -> None:
+    mixes = Mixes(model)
+    for seed in range(count):
+        mixes.run(seed)
+    print(dict(mixes.counts))
+    assert mixes.counts["near ties"] == 0
+    assert all(mixes.counts[what] for what in ("cancelled", "preempted", "cached_tokens", "resumed", "logprobs"))
+
+
+@needs_code
+def test_mixes_find_code_that_depends_on_what_is_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, forward = native_of(tmp_path, VARIANTS[0]), NativeRunner.forward
+
+    def swapped(runner: NativeRunner, chunks: list[Chunk]) -> torch.Tensor:
+        return forward(runner, chunks).roll(1 if len(chunks) > 3 else 0, dims=0)
+
+    monkeypatch.setattr(NativeRunner, "forward", swapped)
+    with pytest.raises(AssertionError):
+        run_mixes(model, 20)
+
+
+@needs_code
+def test_what_is_not_finite_stays_its_sequences_own_and_can_be_cleared(tmp_path: Path) -> None:
+    native = native_of(tmp_path, VARIANTS[0])
+    runner = NativeRunner(native.weights, native.library, BLOCKS)
+    ill, well, later = sequences(3, 40)
+    expected = NativeRunner(native.weights, native.library, BLOCKS).forward([Chunk(well, 0, 40)])
+    runner._cache[:, :, ill.block_ids] = float("nan")
+    seen = runner.forward([Chunk(ill, 35, 5), Chunk(well, 0, 40)])
+    assert seen[0].isnan().all()
+    assert torch.equal(seen[1:], expected)
+    runner.clear(ill.block_ids)
+    again = Sequence(later.prompt_token_ids, NO_SAMPLING, block_ids=ill.block_ids)
+    assert runner.forward([Chunk(again, 0, 5)]).isfinite().all()
+
+
+@needs_code
+def test_probe_refuses_weights_that_are_not_finite(tmp_path: Path) -> None:
+    model = model_of(tmp_path)
+    model.module.norm.weight.data[3] = float("nan")
+    runner = NativeRunner(PackedWeights(model), Library(VARIANTS[0]), BLOCKS)
+    with pytest.raises(RuntimeError, match="not finite"):
+        runner.warm_up()
+
+
+@needs_code
+def test_threads_that_openmp_does_not_give_are_not_waited_for(tmp_path: Path) -> None:
+    """Without OpenMP the caller's thread does it all, however many torch would have."""
+    native = native_of(tmp_path, VARIANTS[0])
+    (sequence,) = sequences(1, 50)
+    runner = NativeRunner(native.weights, native.library, BLOCKS)
+    torch.set_num_threads(4)
+    try:
+        expected = runner.forward([Chunk(sequence, 0, 50)])
+        native.library._parallel = None
+        assert torch.equal(runner.forward([Chunk(sequence, 0, 50)]), expected)
+    finally:
+        torch.set_num_threads(1)
+
+
+@needs_code
+def test_code_that_differs_from_the_reference_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    differences = {VARIANTS[0]: float("nan")}
+    monkeypatch.setattr(choice, "difference_from_reference", lambda library: differences.get(library.variant, 0.2))
+    assert choose_library(model_of(tmp_path)) is None
+    assert f"the compiled code for {VARIANTS[0]} differs from its reference by nan" in caplog.text
+    differences[VARIANTS[-1]] = 0.01
+    library = choose_library(model_of(tmp_path))
+    assert library
+    assert library.variant == VARIANTS[-1]
+
+
+@pytest.mark.parametrize("shape", [Shape(dtype="bfloat16"), dataclasses.replace(SHAPE, dtype="float32")])
+def test_models_that_do_not_fit_run_on_torchs_operations(shape: Shape, tmp_path: Path) -> None:
+    assert choose_library(model_of(tmp_path, shape)) is None
+
+
+def test_processors_with_matrix_units_keep_torchs_operations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "processor_flags", lambda: {"amx_bf16"})
+    assert choose_library(model_of(tmp_path)) is None
+
+
+def test_without_compiled_code_the_log_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(choice, "available_variants", list)
+    with caplog.at_level(logging.WARNING):
+        assert choose_library(model_of(tmp_path)) is None
+    assert "no compiled code for this processor" in caplog.text
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    def path(variant: str) -> Path:
+        return tmp_path / f"{variant}.so"
+
+    monkeypatch.setattr(build, "library_path", path)
+    return path
+
+
+@pytest.mark.parametrize(("compiler", "told"), [("false", "returned non-zero"), ("no-such-compiler", "No such file")])
+def test_a_compiler_that_fails_leaves_nothing_behind(
+    compiler: str, told: str, elsewhere: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str], tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("CC", compiler)
+    assert build.main([]) == 0
+    assert build.main(["--strict"]) == 1
+    assert told in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_compiler_is_told(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "")
+    assert build.main([]) == 0
+    assert build.main(["--strict"]) == 1
+    assert "No C compiler" in capfd.readouterr().err
+
+
+def test_what_is_compiled_is_newer_than_its_source() -> None:
+    newest = max(path.stat().st_mtime for path in build.SOURCE.parent.glob("*.[ch]"))
+    assert all(build.library_path(variant).stat().st_mtime >= newest for variant in VARIANTS)
