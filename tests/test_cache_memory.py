@@ -66,7 +66,7 @@ def test_the_plan_for_a_card_is_in_blocks_of_its_attention(monkeypatch: pytest.M
 def test_context_that_is_unset_is_what_one_request_can_have() -> None:
     plan = plan_cache(model_of(QWEN3_4B, "cpu"), limits(gib=0.5))
     assert plan.max_context_tokens == plan.block_count * plan.block_size
-    assert plan.max_context_tokens == int(0.5 * GIB) // (144 * 1024 * 16) * 16 - 16
+    assert plan.max_context_tokens == int(0.5 * GIB) // (144 * 1024 * 32) * 32 - 32
     small = Qwen3Config(num_hidden_layers=1, num_key_value_heads=1, head_dim=8, max_position_embeddings=1000)
     assert plan_cache(model_of(small, "cpu"), limits(gib=0.5)).max_context_tokens == 1000
 
@@ -74,7 +74,7 @@ def test_context_that_is_unset_is_what_one_request_can_have() -> None:
 def test_cache_is_no_larger_than_all_requests_can_use() -> None:
     small = Qwen3Config(num_hidden_layers=1, num_key_value_heads=1, head_dim=8, max_position_embeddings=1000)
     plan = plan_cache(model_of(small, "cpu"), limits(gib=0.5, sequences=2))
-    assert plan.block_count == 2 * 63
+    assert plan.block_count == 2 * 32
 
 
 def test_cpu_default_is_bounded_by_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_cpu_default_is_bounded_by_the_free_memory(monkeypatch: pytest.MonkeyPat
         (limits(gib=0.001), "--kv-cache-gib: 0.00 GiB of KV cache hold 0 tokens"),
         (
             limits(gib=1.0, context=8000),
-            "--kv-cache-gib: 1.00 GiB of KV cache hold 7264 tokens, --max-context-tokens 8000",
+            "--kv-cache-gib: 1.00 GiB of KV cache hold 7232 tokens, --max-context-tokens 8000",
         ),
         (limits(gib=4000.0), "--kv-cache-gib: 4000 GiB asked for"),
     ],

@@ -58,7 +58,10 @@ def is_sent(path: str, ignored: str) -> bool:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_base_is_a_pinned_argument(name: str) -> None:
-    assert instructions(name)[:2] == [("ARG", arguments(name, "ARG")[0]), ("FROM", "${BASE}")]
+    assert instructions(name)[0] == ("ARG", arguments(name, "ARG")[0])
+    assert (
+        arguments(name, "FROM") == {"inference": ["gcc:12-bookworm AS native", "${BASE}"], "bridge": ["${BASE}"]}[name]
+    )
     image, tag = re.fullmatch(r"BASE=([a-z/]+):(\S+)", arguments(name, "ARG")[0]).groups()  # type: ignore[union-attr]
     assert tag != "latest"
     assert re.match(r"\d+\.\d+", tag)
@@ -103,10 +106,21 @@ def test_nothing_is_fetched_but_pinned_packages(name: str) -> None:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_image_takes_the_rooms_that_its_program_imports(name: str) -> None:
-    copied = [source for argument in arguments(name, "COPY") for source in argument.split()[:-1]]
+    last = max(place for place, (keyword, _) in enumerate(instructions(name)) if keyword == "FROM")
+    copies = [argument for keyword, argument in instructions(name)[last:] if keyword == "COPY"]
+    copied = [source for argument in copies for source in argument.split()[:-1]]
     rooms = {source for source in copied if source.endswith("/")}
     assert rooms == {"protos/", "observability/", f"{PROGRAMS[name]}/"}
     assert f"requirements/{name}.txt" in copied
+
+
+def test_inference_image_gets_compiled_code_and_no_compiler() -> None:
+    assert "--from=native /app/inference_server/engine/native/*.so inference_server/engine/native/" in arguments(
+        "inference", "COPY"
+    )
+    [build] = [command for command in arguments("inference", "RUN") if "native.build" in command]
+    assert build.endswith("--strict")
+    assert instructions("inference").index(("RUN", build)) < instructions("inference").index(("FROM", "${BASE}"))
 
 
 def test_torch_of_the_base_is_kept() -> None:

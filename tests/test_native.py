@@ -132,7 +132,7 @@ def test_mixes_find_code_that_depends_on_what_is_beside_it(tmp_path: Path, monke
     model, forward = native_of(tmp_path, VARIANTS[0]), NativeRunner.forward
 
     def swapped(runner: NativeRunner, chunks: list[Chunk]) -> torch.Tensor:
-        return forward(runner, chunks).roll(1 if len(chunks) > 3 else 0, dims=0)
+        return forward(runner, chunks).roll(len(chunks) - 1, dims=0)
 
     monkeypatch.setattr(NativeRunner, "forward", swapped)
     with pytest.raises(AssertionError):
