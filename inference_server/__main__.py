@@ -35,6 +35,7 @@ def main() -> None:
     # until the server has its own: a container's first process gets no signal that it does not handle
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core writes lines of its own about a busy port
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on the CPU takes memory in large pages
     try:
         command(run).main(standalone_mode=False)
     except click.ClickException as error:

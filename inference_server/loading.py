@@ -51,6 +51,7 @@ class LoadedParts:
     encoder: PromptEncoder
     model: LoadedModel
     runner: ModelRunner | NativeRunner
+    sampler: Sampler
     scheduler: Scheduler
     defaults: SamplingDefaults
     max_context_tokens: int
@@ -78,7 +79,8 @@ def load_parts(checkpoint_dir: Path, settings: Settings, on_progress: Callable[[
     cache = KVCache(plan.block_count, plan.block_size, os.urandom(16), settings.prefix_caching)
     stop_token_ids = frozenset([stop] if isinstance(stop, int) else stop or ())
     scheduler = Scheduler(cache, stop_token_ids, settings.max_sequences, budget)
-    return LoadedParts(encoder, model, runner, scheduler, defaults, plan.max_context_tokens)
+    sampler = Sampler(stop_token_ids, runner.greedy_tokens if isinstance(runner, NativeRunner) else None)
+    return LoadedParts(encoder, model, runner, sampler, scheduler, defaults, plan.max_context_tokens)
 
 
 def _step_budget(model: LoadedModel, asked: int | None) -> StepBudget:
@@ -124,7 +126,7 @@ def assemble(
     metrics: Metrics,
 ) -> tuple[Engine, LoadedService]:
     """Starts the engine on the running event loop."""
-    step = Step(parts.runner, Sampler(parts.scheduler.stop_token_ids))
+    step = Step(parts.runner, parts.sampler)
     limits = QueueLimits(settings.max_queued_requests, settings.max_queued_tokens)
     engine = Engine(step, parts.scheduler, limits, on_failure, metrics.step_s.observe)
     engine.start()

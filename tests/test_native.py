@@ -15,6 +15,7 @@ from inference_server.engine.native.choice import choose_library, difference_fro
 from inference_server.engine.native.library import BLOCK, Library, available_variants
 from inference_server.engine.native.runner import NativeRunner
 from inference_server.engine.native.weights import PackedWeights
+from inference_server.engine.sampler import greedy_tokens
 from inference_server.engine.types import NO_SAMPLING, Chunk, Sequence
 from tests.checkpoints import Shape, write_checkpoint
 from tests.mixes import Mixes
@@ -84,7 +85,7 @@ def test_logits_are_the_same_bits_however_a_prompt_is_divided_and_whatever_is_be
     together = NativeRunner(native.weights, native.library, BLOCKS)
     length = 131
     mine = sequences(4, length, seed=1)
-    expected = [alone.forward([Chunk(sequence, 0, length)])[0] for sequence in sequences(4, length, seed=1)]
+    expected = [alone.forward([Chunk(sequence, 0, length)])[0].clone() for sequence in sequences(4, length, seed=1)]
     rng = random.Random(2)
     torch.set_num_threads(threads)
     try:
@@ -100,7 +101,7 @@ def test_logits_are_the_same_bits_however_a_prompt_is_divided_and_whatever_is_be
             rng.shuffle(chunks)
             for chunk, row in zip(chunks, together.forward(chunks), strict=True):
                 index = mine.index(chunk.sequence)
-                computed[index], ends[index] = chunk.start + chunk.count, row
+                computed[index], ends[index] = chunk.start + chunk.count, row.clone()
     finally:
         torch.set_num_threads(1)
     for seen, wanted in zip(ends, expected, strict=True):
@@ -171,7 +172,7 @@ def test_threads_that_openmp_does_not_give_are_not_waited_for(tmp_path: Path) ->
     runner = NativeRunner(native.weights, native.library, BLOCKS)
     torch.set_num_threads(4)
     try:
-        expected = runner.forward([Chunk(sequence, 0, 50)])
+        expected = runner.forward([Chunk(sequence, 0, 50)]).clone()
         native.library._parallel = None
         assert torch.equal(runner.forward([Chunk(sequence, 0, 50)]), expected)
     finally:
@@ -243,3 +244,19 @@ def test_a_missing_compiler_is_told(monkeypatch: pytest.MonkeyPatch, capfd: pyte
 def test_what_is_compiled_is_newer_than_its_source() -> None:
     newest = max(path.stat().st_mtime for path in build.SOURCE.parent.glob("*.[ch]"))
     assert all(build.library_path(variant).stat().st_mtime >= newest for variant in VARIANTS)
+
+
+@needs_code
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("vocabulary", [5, 48, 1003])
+def test_greedy_tokens_are_those_of_the_slow_path(variant: str, vocabulary: int) -> None:
+    library, generator = Library(variant), torch.Generator().manual_seed(0)
+    logits = torch.randn(200, vocabulary, generator=generator).bfloat16()
+    logits[:50] = logits[:50].round()  # many are equal
+    logits[50:60] = -logits[50:60].abs() - 1
+    for row, wrong in enumerate([torch.nan, torch.inf, -torch.inf] * 5, start=100):
+        logits[row, row * 7 % vocabulary] = wrong
+    expected = greedy_tokens(logits)
+    assert expected.count(None) == 15
+    for rows in (logits, logits[:1], logits[100:101], logits[::3]):
+        assert library.greedy_tokens(rows) == greedy_tokens(rows)

@@ -8,7 +8,6 @@ from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 
 from inference_server.engine.attention.gathered import GatheredAttention
 from inference_server.engine.attention.in_place import InPlaceAttention
-from inference_server.engine.attention.paged import PAGED_BLOCK_SIZE, PagedAttention, agrees_with_reference
 from inference_server.engine.attention.types import Attention, CacheShape
 from inference_server.engine.device import free_bytes
 from inference_server.engine.draw import ROWS_AT_ONCE
@@ -18,6 +17,9 @@ from inference_server.errors import StartupError
 _log = logging.getLogger(__name__)
 GIB = 2**30
 CPU_BLOCK_SIZE = 32
+# FlashAttention 2, which torch uses before Hopper, wants multiples of 256.
+# https://github.com/Dao-AILab/flash-attention/issues/1720
+CUDA_BLOCK_SIZE = 256
 _CPU_DEFAULT_BYTES = 4 * GIB
 _CPU_DEFAULT_CONTEXTS = 8  # more than so many of the longest requests at once is not the CPU's business
 _GRAPH_BYTES = GIB // 4  # CUDA graphs and what libraries set aside
@@ -70,7 +72,7 @@ def plan_cache(model: LoadedModel, limits: CacheLimits) -> CachePlan:
     config, token_bytes = model.config, bytes_per_token(model.config, model.dtype)
     longest = limits.max_context_tokens or int(config.max_position_embeddings)
     if model.device.type == "cuda":
-        block_size = PAGED_BLOCK_SIZE
+        block_size = CUDA_BLOCK_SIZE
         free, total = torch.cuda.mem_get_info()
         step_bytes = working_bytes(config, model.dtype, limits.max_step_tokens, limits.max_sequences)
         cache_bytes = cuda_cache_bytes(total, total - free, limits.gpu_memory_fraction, step_bytes)
@@ -115,6 +117,9 @@ def make_attention(model: LoadedModel, plan: CachePlan, limits: CacheLimits) -> 
     )
     if model.device.type != "cuda":
         return InPlaceAttention(shape)
+    # it brings torch's compiler along, which takes a second and a half
+    from inference_server.engine.attention.paged import PagedAttention, agrees_with_reference
+
     if agrees_with_reference(shape, config.num_attention_heads):
         step_tokens = limits.max_step_tokens + limits.max_sequences
         return PagedAttention(shape, limits.max_sequences, step_tokens, plan.max_context_tokens)

@@ -1,6 +1,7 @@
 """Logits to tokens. Called by the engine once a step; knows sequences' parameters and token ids, not their text."""
 
 import math
+from collections.abc import Callable
 from collections.abc import Sequence as Rows
 
 import torch
@@ -14,12 +15,16 @@ from inference_server.engine.types import SampledToken, SamplingParams, Sequence
 _GREEDY_BELOW = 1e-5
 _ARGMAX_BLOCKS = 128
 
+GreedyTokens = Callable[[torch.Tensor], list[int | None]]
+
 
 class Sampler:
     """Picks the next token of each sequence. stop_token_ids: the model's own end tokens."""
 
-    def __init__(self, stop_token_ids: frozenset[int]) -> None:
+    def __init__(self, stop_token_ids: frozenset[int], faster: GreedyTokens | None = None) -> None:
+        """faster: what does the work of `greedy_tokens` instead."""
         self._stop_token_ids = stop_token_ids
+        self._greedy_tokens = faster or greedy_tokens
         self._penalties = Penalties()
 
     @torch.inference_mode()
@@ -31,13 +36,9 @@ class Sampler:
         temperature, min_p, top_k, top_p and a draw. The draw adds noise that depends on (seed, choice, place, token id)
         alone, so that a row's token does not depend on its neighbours. Equal logits are in the order of their ids.
         """
-        tokens: list[SampledToken | None] = [None] * len(sequences)
-        finite = [row for row, is_finite in enumerate(finite_rows(logits)) if is_finite]
-        plain = [row for row in finite if _is_plain(sequences[row])]
-        if plain:
-            for row, token_id in zip(plain, argmax(pick_rows(logits, plain)).tolist(), strict=True):
-                tokens[row] = SampledToken(token_id)
-        edited = [row for row in finite if not _is_plain(sequences[row])]
+        token_ids = self._greedy_tokens(logits)
+        tokens = [None if token_id is None else SampledToken(token_id) for token_id in token_ids]
+        edited = [row for row, token in enumerate(tokens) if token and not _is_plain(sequences[row])]
         if edited:
             sampled = self._sample(pick_rows(logits, edited).float(), [sequences[row] for row in edited])
             for row, token in zip(edited, sampled, strict=True):
@@ -88,6 +89,12 @@ class _RawLogprobs:
             row: TokenLogprobs(logprobs[0], tuple(zip(ids[1 : 1 + count], logprobs[1 : 1 + count], strict=True)))
             for (row, count), (ids, logprobs) in zip(self._counts.items(), told, strict=True)
         }
+
+
+def greedy_tokens(logits: torch.Tensor) -> list[int | None]:
+    """The likeliest token of each row of [S, V], the first of equals; None where not all logits are finite."""
+    token_ids: list[int] = argmax(logits).tolist()
+    return [token_id if is_finite else None for token_id, is_finite in zip(token_ids, finite_rows(logits), strict=True)]
 
 
 def finite_rows(logits: torch.Tensor) -> list[bool]:

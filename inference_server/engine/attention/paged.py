@@ -18,10 +18,6 @@ from inference_server.engine.types import NO_SAMPLING, Chunk, Sequence
 
 _log = logging.getLogger(__name__)
 
-# FlashAttention 2, which torch uses before Hopper, wants multiples of 256.
-# https://github.com/Dao-AILab/flash-attention/issues/1720
-PAGED_BLOCK_SIZE = 256
-
 
 def is_available() -> bool:
     """Whether this torch's attention takes a block table: 2.13 does, 2.11 does not."""

@@ -3,6 +3,7 @@
 Source: the Qwen3 technical report; tests compare it with `models/qwen3.py`. Sums and what is added up from layer to layer
 are float32. A token's result does not depend on what else is computed in the step, nor on how its prompt was divided. */
 #include "attention.h"
+#include "greedy.h"
 #include "team.h"
 
 enum { PHASES_A_LAYER = 8, OTHER_PHASES = 4, LINE = 64, MOST_TILES_AT_ONCE = 16 };
@@ -143,9 +144,10 @@ static void gate(Worker *worker, long row, long rows, long panel, Tile tile) {
 static void keep_logits(Worker *worker, long row, long rows, long panel, Tile tile) {
     long vocabulary = worker->model->vocabulary, left = vocabulary - panel * PANEL;
     for (long i = 0; i < rows; i++) {
-        uint16_t narrow[PANEL];
+        uint16_t last[PANEL], *to = worker->step->logits + (row + i) * vocabulary + panel * PANEL;
+        uint16_t *narrow = left < PANEL ? last : to;
         for (long k = 0; k < PANEL; k += LANES) store_narrowed(narrow + k, load(tile[i] + k));
-        memcpy(worker->step->logits + (row + i) * vocabulary + panel * PANEL, narrow, (left < PANEL ? left : PANEL) * 2);
+        if (left < PANEL) memcpy(to, last, left * sizeof *to);
     }
 }
 
@@ -254,9 +256,10 @@ long scratch_bytes(const Model *model, long tokens, long most_keys, long threads
     return divide(model, tokens, most_keys, threads, NULL).bytes;
 }
 
+typedef void Parallel(void (*work)(void *), void *argument, unsigned threads, unsigned flags);
+
 /* parallel: OpenMP's GOMP_parallel, and team_size its omp_get_num_threads; without them the caller's thread is alone. */
-void forward(const Model *model, const Step *step, void (*parallel)(void (*)(void *), void *, unsigned, unsigned),
-             int (*team_size)(void), long threads) {
+void forward(const Model *model, const Step *step, Parallel *parallel, int (*team_size)(void), long threads) {
     Call call = {model, step, parallel ? team_size : NULL, threads, 0};
     Scratch scratch = divide(model, step->tokens, step->most_keys, threads, step->scratch);
     memset(step->scratch, 0, (char *)scratch.hidden - step->scratch);
@@ -264,4 +267,13 @@ void forward(const Model *model, const Step *step, void (*parallel)(void (*)(voi
         parallel(work, &call, threads, 0);
     else
         work(&call);
+}
+
+/* ids: [rows], of logits [rows][vocabulary] bfloat16; NOT_FINITE for a row that has more than finite numbers. */
+void greedy_tokens(const uint16_t *logits, long rows, long vocabulary, int64_t *ids, Parallel *parallel, long threads) {
+    Rows all_rows = {logits, rows, vocabulary, ids, 0};
+    if (parallel && rows > 1)
+        parallel(find_rows, &all_rows, threads, 0);
+    else
+        find_rows(&all_rows);
 }

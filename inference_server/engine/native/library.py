@@ -58,11 +58,16 @@ class Library:
         self.variant = variant
         library = ctypes.CDLL(str(library_path(variant)))
         self._forward, self._scratch_bytes = library.forward, library.scratch_bytes
+        self._greedy_tokens = library.greedy_tokens
         model = ctypes.POINTER(ModelParts)
         self._scratch_bytes.restype = ctypes.c_long
         self._scratch_bytes.argtypes = (model, *[ctypes.c_long] * 3)
         self._forward.restype = None
         self._forward.argtypes = (model, ctypes.POINTER(StepParts), ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long)
+        self._greedy_tokens.restype = None
+        self._greedy_tokens.argtypes = (
+            ctypes.c_void_p, ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long,
+        )  # fmt: skip
         self._parallel, self._team_size = _openmp()
 
     def scratch_bytes(self, model: ModelParts, step: StepParts) -> int:
@@ -74,6 +79,15 @@ class Library:
     def forward(self, model: ModelParts, step: StepParts) -> None:
         """Returns when all threads have; Python's lock is free meanwhile."""
         self._forward(model, step, self._parallel, self._team_size, torch.get_num_threads())
+
+    def greedy_tokens(self, logits: torch.Tensor) -> list[int | None]:
+        """As `sampler.greedy_tokens`, of logits [S, V] bfloat16 on the CPU, which are read once."""
+        assert logits.dtype is torch.bfloat16
+        logits = logits.contiguous()
+        ids = torch.empty(len(logits), dtype=torch.int64)
+        threads = torch.get_num_threads()
+        self._greedy_tokens(logits.data_ptr(), *logits.shape, ids.data_ptr(), self._parallel, threads)
+        return [None if token_id < 0 else token_id for token_id in ids.tolist()]
 
 
 def available_variants() -> list[str]:

@@ -27,12 +27,13 @@ class NativeRunner:
         for layer, stored in zip(self._layers, self._cache, strict=True):
             layer.keys, layer.values = (part.data_ptr() for part in stored)
         self._scratch = torch.empty(0, dtype=torch.uint8)
+        self._logits = torch.empty(0, self._parts.vocabulary, dtype=torch.bfloat16)
         self._nobody = Chunk(Sequence((0,), NO_SAMPLING, block_ids=[SCRATCH_BLOCK]), 0, 1)
 
     def forward(self, chunks: Rows[Chunk]) -> torch.Tensor:
         """Computes the chunks, whose sequences must hold the blocks that they need.
 
-        Returns the logits that follow the last token of each chunk: [C, V] bfloat16.
+        Returns the logits that follow the last token of each chunk: [C, V] bfloat16, valid until the next call.
         """
         token_ids: list[int] = []
         places: list[int] = []
@@ -45,10 +46,16 @@ class NativeRunner:
         step = StepParts(len(token_ids), len(chunks), -(-longest // BLOCK) * BLOCK)
         numbers = [torch.tensor(part, dtype=torch.int32) for part in (token_ids, places, block_ids)]
         step.token_ids, step.chunks, step.block_ids = (part.data_ptr() for part in numbers)
-        logits = torch.empty(len(chunks), self._parts.vocabulary, dtype=torch.bfloat16)
+        if len(self._logits) < len(chunks):  # memory that is new in every step costs as much as the step
+            self._logits = torch.empty(len(chunks), self._parts.vocabulary, dtype=torch.bfloat16)
+        logits = self._logits[: len(chunks)]
         step.logits, step.scratch = logits.data_ptr(), self._scratch_for(step)
         self._library.forward(self._parts, step)
         return logits
+
+    def greedy_tokens(self, logits: torch.Tensor) -> list[int | None]:
+        """As `sampler.greedy_tokens`, of what `forward` returns."""
+        return self._library.greedy_tokens(logits)
 
     def warm_up(self) -> None:
         """Runs one token. Raises where the model cannot run."""
