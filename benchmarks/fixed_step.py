@@ -2,7 +2,8 @@
 
 usage: python -m benchmarks.fixed_step WORK [flags of inference_server]
 
-WORK: `grid` sleeps to a grid of 10 ms, `compute` multiplies matrices for about 10 ms, `model` is the model's own step.
+WORK: `grid` sleeps to a grid of 10 ms; `compute` multiplies matrices for about 10 ms in 100 calls that let go of
+Python's lock, as torch's operations do, `call` in a single one, as compiled code does; `model` is the model's own step.
 SIGUSR1 begins 64 sequences whose tokens go nowhere, SIGUSR2 ends them. With ENGINE_CPU and SERVICE_CPU in the
 environment the engine's thread has one core for itself and all others have the other one.
 """
@@ -22,7 +23,7 @@ STEP_S = 0.01
 STREAMS = 64
 ENGINE_THREAD = "engine"
 _LETTER = 70  # an ordinary token of one byte
-_PRODUCTS = 100  # a step is so many calls that let go of Python's lock
+_CALLS = {"compute": 100, "call": 1}
 
 
 class Grid:
@@ -42,7 +43,7 @@ def sleeping() -> Callable[[], None]:
     return Grid(STEP_S).wait
 
 
-def computing() -> Callable[[], None]:
+def computing(calls: int) -> Callable[[], None]:
     """As many products of a step as take its time on a quiet core; their number does not change afterwards."""
     import torch
 
@@ -50,17 +51,17 @@ def computing() -> Callable[[], None]:
 
     def products(size: int) -> None:
         rows = torch.ones(size, 256)
-        for _ in range(_PRODUCTS):
-            rows = torch.mm(rows, columns)
+        for _ in range(calls):
+            torch.mm(rows, columns)
 
     def took_s(size: int) -> float:
         started_s = time.perf_counter()
         products(size)
         return time.perf_counter() - started_s
 
-    size = 8
+    size = least = 800 // calls
     while min(took_s(size) for _ in range(5)) < STEP_S:
-        size += 8
+        size += least
     return lambda: products(size)
 
 
@@ -95,7 +96,7 @@ def _install(work: str) -> None:
         parts = load_parts(*arguments)
         if work == "model":
             return parts
-        runner: Any = _FixedRunner({"grid": sleeping, "compute": computing}[work]())
+        runner: Any = _FixedRunner(sleeping() if work == "grid" else computing(_CALLS[work]))
         return dataclasses.replace(parts, runner=runner)
 
     def assemble_and_keep(*arguments: Any) -> Any:

@@ -155,7 +155,7 @@ async def first(runs: int, seconds: float) -> list[Row]:
 async def slowdown(runs: int, seconds: float) -> list[Row]:
     rows = []
     apart = {"ENGINE_CPU": "0", "SERVICE_CPU": "1"}
-    for work in ("compute", "model"):
+    for work in ("compute", "call", "model"):
         for cores, environment in (("shared", {}), ("apart", apart)):
             with ours(work, OMP_NUM_THREADS="1", **environment) as service, _aside(environment.get("SERVICE_CPU")):
                 client = await _connected(service)

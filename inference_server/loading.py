@@ -23,6 +23,7 @@ from inference_server.engine.linear import pack, packing_pays
 from inference_server.engine.model_loader import LoadedModel, load_model, read_config, read_generation_config
 from inference_server.engine.model_runner import ModelRunner
 from inference_server.engine.native.choice import choose_library
+from inference_server.engine.native.library import BLOCK
 from inference_server.engine.native.runner import NativeRunner
 from inference_server.engine.native.weights import PackedWeights
 from inference_server.engine.sampler import Sampler
@@ -109,6 +110,7 @@ def _runner(model: LoadedModel, settings: Settings, step_tokens: int) -> tuple[M
     )  # fmt: skip
     runner: ModelRunner | NativeRunner
     if library and packed:
+        assert plan.block_size == BLOCK
         runner = NativeRunner(packed, library, plan.block_count + 1)
     else:
         attention = make_attention(model, plan, limits)

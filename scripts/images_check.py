@@ -39,6 +39,12 @@ files = [os.path.relpath(os.path.join(at, name), "/app") for at, _, names in os.
 libraries = [name for name in ("torch", "transformers") if importlib.util.find_spec(name)]
 print(json.dumps({"files": files, "libraries": libraries}))
 """
+COMPILED = """
+import json
+from inference_server.engine.native.choice import difference_from_reference
+from inference_server.engine.native.library import Library, available_variants
+print(json.dumps({name: difference_from_reference(Library(name)) for name in available_variants()}))
+"""
 PRIVILEGES = """
 import json, os
 status = dict(line.split(":\\t", 1) for line in open("/proc/1/status").read().splitlines())
@@ -129,16 +135,17 @@ def tidied(check: Check) -> Iterator[Check]:
 def build(check: Check) -> None:
     """Both images, on what can be had as a base."""
     bases = {name: base_of(name) for name in ("bridge", "inference")}
-    cuda = "1"
-    if not all(is_had(check.docker, base) for base in bases.values()):
+    compiler, cuda = base_of("inference", "COMPILER"), "1"
+    if not all(is_had(check.docker, base) for base in (*bases.values(), compiler)):
         say("the base images cannot be pulled; making stand-ins of Debian and a torch for CPUs")
         began_s = time.monotonic()
-        bases["bridge"], bases["inference"] = make_stand_ins(check.docker, PREFIX)
+        bases["bridge"], bases["inference"], compiler = make_stand_ins(check.docker, PREFIX)
         cuda = "0"
         say(f"stand-ins made in {time.monotonic() - began_s:.0f} s")
     for name, base in bases.items():
         began_s, image = time.monotonic(), f"{PREFIX}/{name}"
-        arguments = ("--build-arg", f"BASE={base}") + (("--build-arg", f"REQUIRE_CUDA={cuda}") * (name == "inference"))
+        given = {"BASE": base} | ({"REQUIRE_CUDA": cuda, "COMPILER": compiler} if name == "inference" else {})
+        arguments = [part for key, value in given.items() for part in ("--build-arg", f"{key}={value}")]
         check.docker("build", "--network", "host", "--file", f"{ROOT}/Dockerfile.{name}", *arguments,
                      "--tag", image, str(ROOT))  # fmt: skip
         added_mb = (size(check.docker, image) - size(check.docker, base)) / 1e6
@@ -146,8 +153,8 @@ def build(check: Check) -> None:
         expect(name != "bridge" or added_mb < BRIDGE_LIMIT_MB, f"the bridge adds more than {BRIDGE_LIMIT_MB} MB")
 
 
-def base_of(name: str) -> str:
-    [base] = re.findall(r"(?m)^ARG BASE=(\S+)$", (ROOT / f"Dockerfile.{name}").read_text())
+def base_of(name: str, argument: str = "BASE") -> str:
+    [base] = re.findall(rf"(?m)^ARG {argument}=(\S+)$", (ROOT / f"Dockerfile.{name}").read_text())
     return str(base)
 
 
@@ -175,6 +182,11 @@ def content(check: Check) -> None:
         libraries = ["torch", "transformers"] if image == check.inference else []
         expect(found["libraries"] == libraries, f"{image} has {found['libraries']}")
         say(f"{image}: {len(found['files'])} files, libraries {libraries}, no tests, weights {weights}")
+    seen = check.docker("run", "--rm", *HARDENED, "--entrypoint", "python", check.inference, "-c", COMPILED)
+    differences = json.loads(seen)
+    is_well = differences and all(difference < 0.1 for difference in differences.values())
+    expect(is_well, f"the compiled code differs from its reference: {differences}")
+    say(f"{check.inference}: the compiled code differs from its reference by {differences}")
 
 
 def without_a_model(check: Check) -> None:

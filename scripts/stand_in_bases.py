@@ -14,6 +14,7 @@ from scripts.docker_engine import CheckFailed, Docker
 
 ROOT = Path(__file__).resolve().parent.parent
 _DEBIAN = "bookworm"  # its Python is 3.11, as in python:3.11-slim
+_PACKAGES = "python3,python3-pip,ca-certificates,gcc,libc6-dev"
 _PYTHON = "3.11"
 _FETCH_S = 1800
 _COMMON = r"""
@@ -26,13 +27,12 @@ _FOR_PYTHON = _COMMON + "RUN rm /usr/lib/python3*/EXTERNALLY-MANAGED\n"
 _FOR_TORCH = _COMMON + "RUN python3 -m pip install --no-cache-dir --break-system-packages torch\n"
 
 
-def make_stand_ins(docker: Docker, prefix: str) -> tuple[str, str]:
-    """Names of a base with Python and of one with torch. Raises CheckFailed."""
+def make_stand_ins(docker: Docker, prefix: str) -> tuple[str, str, str]:
+    """Names of a base with Python, of one with torch, and of an image with a compiler. Raises CheckFailed."""
     debian, python, torch = f"{prefix}/debian", f"{prefix}/python", f"{prefix}/torch"
     with tempfile.TemporaryDirectory(prefix="stand-ins-") as directory:
         context = Path(directory)
-        _run("mmdebstrap", "--quiet", "--variant=minbase", "--include=python3,python3-pip,ca-certificates", _DEBIAN,
-             f"{context}/debian.tar")  # fmt: skip
+        _run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={_PACKAGES}", _DEBIAN, f"{context}/debian.tar")
         docker("import", f"{context}/debian.tar", debian)
         (context / "debian.tar").unlink()
         _run(sys.executable, "-m", "pip", "-qq", "download", "--dest", f"{context}/wheels",
@@ -41,7 +41,7 @@ def make_stand_ins(docker: Docker, prefix: str) -> tuple[str, str]:
         for name, dockerfile in ((python, _FOR_PYTHON), (torch, _FOR_TORCH)):
             (context / "Dockerfile").write_text(dockerfile.format(debian=debian))
             docker("build", "--network", "host", "--tag", name, directory)
-    return python, torch
+    return python, torch, debian
 
 
 def _run(*command: str) -> None:

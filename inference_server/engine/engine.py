@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from inference_server.engine.scheduler import Scheduler
-from inference_server.engine.step import NotFinite, Step
+from inference_server.engine.step import Step
 from inference_server.engine.types import EngineUse, QueueLimits, SampledToken, SamplingParams, Sequence, TokenEvent
 from inference_server.errors import EngineFailed, PromptTooLong, QueueFull
 
@@ -206,8 +206,8 @@ class Engine:
                 if event:
                     events.append((chunk.sequence, event))
             else:
-                if isinstance(outcome, NotFinite):
-                    self._step.clear(self._scheduler.distrust(chunk.sequence))
+                # what it has written may not be finite, which others must not find in their blocks
+                self._step.clear(self._scheduler.distrust(chunk.sequence))
                 self._scheduler.fail(chunk.sequence)
                 events.append((chunk.sequence, outcome))
         self._on_step(time.perf_counter() - started_s)

@@ -51,7 +51,10 @@ def load_model(
     except Exception as error:  # negative or missing sizes
         raise StartupError(f"{checkpoint_dir}/config.json: no model can be built from its sizes") from error
     published = module.published_parameters(tied=config.tie_word_embeddings)
-    require_memory(sum(parameter.numel() for _, parameter in published), weight_dtype, target)
+    parameter_count = sum(parameter.numel() for _, parameter in published)
+    if config.tie_word_embeddings and target.type == "cpu" and weight_dtype is torch.bfloat16:
+        parameter_count += module.output.weight.numel()  # products have it in an order of their own
+    require_memory(parameter_count, weight_dtype, target)
     module.to(weight_dtype).to_empty(device=target)
     if config.tie_word_embeddings:
         module.output.weight = module.embedding.weight

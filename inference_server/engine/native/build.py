@@ -5,6 +5,7 @@ usage: python -m inference_server.engine.native.build [--strict]
 A machine without a C compiler serves all the same, slower; with --strict that is a failure. CC names the compiler.
 """
 
+import hashlib
 import os
 import platform
 import shutil
@@ -13,22 +14,29 @@ import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("forward.c")
+_AVX2 = ("avx2", "fma", "bmi2")
+_AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
 # Fastest first: the name, what /proc/cpuinfo calls what it needs, the compiler's flags.
 VARIANTS = {
     "x86_64": (
-        ("avx512bf16", {"avx512_bf16", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"},
-         ["-march=x86-64-v4", "-mavx512bf16"]),
-        ("avx512", {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"}, ["-march=x86-64-v4"]),
-        ("avx2", {"avx2", "fma", "bmi2"}, ["-march=x86-64-v3"]),
+        ("avx512bf16", {*_AVX512, "avx512_bf16"}, [*(f"-m{name}" for name in _AVX512), "-mavx512bf16"]),
+        ("avx512", set(_AVX512), [f"-m{name}" for name in _AVX512]),
+        ("avx2", set(_AVX2), [f"-m{name}" for name in _AVX2]),
     ),
     "aarch64": (("neon", {"asimd"}, ["-march=armv8-a"]),),
-}  # fmt: skip
+}
 _FLAGS = ["-O3", "-std=gnu11", "-Wall", "-Wextra", "-Wno-psabi", "-shared", "-fPIC"]
 
 
 def library_path(variant: str) -> Path:
     """Where the compiled code of a variant lies."""
     return SOURCE.with_name(f"forward-{variant}.so")
+
+
+def source_digest() -> str:
+    """Of everything that is compiled; a library says which one it was made from."""
+    sources = sorted(SOURCE.parent.glob("*.[ch]"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def main(arguments: list[str]) -> int:
@@ -45,7 +53,8 @@ def main(arguments: list[str]) -> int:
 def _compile(compiler: str, variant: str, flags: list[str]) -> bool:
     path = library_path(variant)
     partial = path.with_suffix(f".{os.getpid()}")
-    command = [*compiler.split(), *_FLAGS, *flags, str(SOURCE), "-lm", "-o", str(partial)]
+    digest = f'-DSOURCE_DIGEST="{source_digest()}"'
+    command = [*compiler.split(), *_FLAGS, *flags, digest, str(SOURCE), "-lm", "-o", str(partial)]
     print(f"Compiling {path.name}", file=sys.stderr)
     try:
         subprocess.run(command, check=True)

@@ -8,6 +8,11 @@ are float32. A token's result does not depend on what else is computed in the st
 
 enum { PHASES_A_LAYER = 8, OTHER_PHASES = 4, LINE = 64, MOST_TILES_AT_ONCE = 16 };
 
+/* Of the sources that this was compiled from. */
+const char source_digest[] = SOURCE_DIGEST;
+
+static inline long smaller(long one, long other) { return one < other ? one : other; }
+
 typedef struct {
     atomic_long *taken, *arrived;
     float *hidden, *projected, *turns;
@@ -94,25 +99,31 @@ static void norm_rows(Worker *worker, const float *weight) {
     finish_phase(&worker->team);
 }
 
-/* rows x inputs activations, as stride_of has them, times a weight of `columns` columns. */
+/* The worker's rows times one panel; the next one is read ahead meanwhile. */
+static void multiply_panel(Worker *worker, const activation *left, long inputs, const uint32_t *weight, long panel,
+                           Finish *finish) {
+    const uint32_t *here = weight + panel * (inputs / 2 * PANEL), *next = here + inputs / 2 * PANEL;
+    const int32_t none = 0;
+    long rows = worker->rows, parts = (rows + MOST_ROWS - 1) / MOST_ROWS, stride = stride_of(inputs);
+    long step = PANEL * sizeof *weight / parts;
+    Tile tile;
+    for (long part = 0; part < parts; part++) {
+        long row = rows * part / parts, count = rows * (part + 1) / parts - row;
+        Ahead ahead = {(const char *)next + part * (inputs / 2) * step, step};
+        multiply(count, (Left){left + row * stride, stride, inputs / 2}, (Right){here, &none, 1, 0}, ahead, tile);
+        finish(worker, row, count, panel, tile);
+    }
+}
+
+/* The worker's rows of activations, as stride_of has them, times a weight of `columns` columns. */
 static void product(Worker *worker, const activation *left, long inputs, const uint32_t *weight, long columns,
                     Finish *finish) {
-    long rows = worker->rows;
-    long panels = (columns + PANEL - 1) / PANEL, size = inputs / 2 * PANEL, parts = (rows + MOST_ROWS - 1) / MOST_ROWS;
-    long share = panels / (4 * worker->team.threads), at_once = MOST_TILES_AT_ONCE / parts, ahead = PANEL * sizeof *weight / parts;
-    const int32_t none = 0;
-    Tile tile;
-    at_once = at_once > share ? share : at_once;
+    long panels = (columns + PANEL - 1) / PANEL, tiles = (worker->rows + MOST_ROWS - 1) / MOST_ROWS;
+    long at_once = smaller(MOST_TILES_AT_ONCE / tiles, panels / (4 * worker->team.threads));
     at_once = at_once < 1 ? 1 : at_once;
     for (long panel; (panel = take(&worker->team) * at_once) < panels;)
-        for (long end = panel + at_once < panels ? panel + at_once : panels; panel < end; panel++)
-            for (long part = 0; part < parts; part++) {
-                long row = rows * part / parts, count = rows * (part + 1) / parts - row;
-                const uint32_t *here = weight + panel * size;
-                Ahead next = {(const char *)(here + size) + part * (inputs / 2) * ahead, ahead};
-                multiply(count, (Left){left + row * stride_of(inputs), stride_of(inputs), inputs / 2}, (Right){here, &none, 1, 0}, next, tile);
-                finish(worker, row, count, panel, tile);
-            }
+        for (long end = smaller(panel + at_once, panels); panel < end; panel++)
+            multiply_panel(worker, left, inputs, weight, panel, finish);
     finish_phase(&worker->team);
 }
 
@@ -178,7 +189,7 @@ static void split_heads(Worker *worker, const Layer *layer) {
     finish_phase(&worker->team);
 }
 
-/* An item is one key head of one tile of a chunk's queries; the longest, which see most keys, come first. */
+/* An item is one key head of one tile of a chunk's queries; of a chunk and key head the last tile, which sees most, is first. */
 static void attend(Worker *worker, const Layer *layer) {
     const Model *model = worker->model;
     long group = model->heads / model->key_heads, heads = group < MOST_ROWS ? group : MOST_ROWS;

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from inference_server.engine.native.build import VARIANTS, library_path
+from inference_server.engine.native.build import VARIANTS, library_path, source_digest
 
 _CPU_INFO = Path("/proc/cpuinfo")
 BLOCK = 32  # tokens of a cache block, columns of a panel
@@ -54,9 +54,15 @@ class Library:
     """
 
     def __init__(self, variant: str) -> None:
-        """Raises OSError where it is not compiled."""
+        """Raises OSError where it cannot be loaded or is of other sources."""
         self.variant = variant
         library = ctypes.CDLL(str(library_path(variant)))
+        try:
+            compiled_from = ctypes.c_char.in_dll(library, "source_digest")
+        except ValueError:
+            raise OSError("it does not say what it was compiled from") from None
+        if ctypes.string_at(ctypes.addressof(compiled_from)).decode() != source_digest():
+            raise OSError("it was compiled from other sources; `make` compiles it anew")
         self._forward, self._scratch_bytes = library.forward, library.scratch_bytes
         self._greedy_tokens = library.greedy_tokens
         model = ctypes.POINTER(ModelParts)

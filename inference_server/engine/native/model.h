@@ -1,4 +1,4 @@
-/* What Python hands in: a model, and one step of it. Every field takes eight bytes. */
+/* What Python hands in: a model, and one step of it. Python's side is library.py. */
 #pragma once
 #include "tile.h"
 

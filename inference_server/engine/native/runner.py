@@ -41,7 +41,10 @@ class NativeRunner:
         for chunk in chunks:
             places += (len(token_ids), chunk.count, chunk.start, len(block_ids))
             token_ids += chunk.sequence.tokens_from(chunk.start, chunk.count)
-            block_ids += chunk.sequence.block_ids[: -(-(chunk.start + chunk.count) // BLOCK)]
+            needed = -(-(chunk.start + chunk.count) // BLOCK)
+            if len(chunk.sequence.block_ids) < needed:  # the compiled code would not notice
+                raise IndexError(f"{len(chunk.sequence.block_ids)} blocks, {needed} are needed")
+            block_ids += chunk.sequence.block_ids[:needed]
         longest = max(chunk.start + chunk.count for chunk in chunks)
         step = StepParts(len(token_ids), len(chunks), -(-longest // BLOCK) * BLOCK)
         numbers = [torch.tensor(part, dtype=torch.int32) for part in (token_ids, places, block_ids)]

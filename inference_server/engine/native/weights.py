@@ -11,7 +11,7 @@ from inference_server.engine.native.library import BLOCK, LayerParts, ModelParts
 
 def pages(byte_count: int, large: bool = False) -> torch.Tensor:
     """Zeros [byte_count] uint8 that take no memory before they are touched. large: asks for large pages."""
-    memory = mmap.mmap(-1, byte_count)
+    memory = mmap.mmap(-1, byte_count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # large pages are for private ones
     if large and hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)
