@@ -1,4 +1,7 @@
-"""Loading takes no more memory than the weights need: they are read from the file straight to their place."""
+"""Loading takes no more memory than the weights need: they are read from the file straight to their place.
+
+Packing for the compiled code goes layer by layer, and gives back what it no longer needs.
+"""
 
 import subprocess
 import sys
@@ -27,7 +30,18 @@ def watch():
 threading.Thread(target=watch, daemon=True).start()
 model = load_model(directory, read_config(directory), "cpu", "auto", lambda share: None)
 print(sum(weight.nbytes for weight in model.module.parameters()), max(peak, anonymous_bytes()) - before)
+if "pack" in sys.argv:
+    from inference_server.engine.native.weights import PackedWeights
+    packed = PackedWeights(model)
+    print(anonymous_bytes() - before, max(peak, anonymous_bytes()) - before)
 """
+
+
+def measured(shape: Shape, directory: Path, *what: str) -> list[int]:
+    write_checkpoint(directory, shape)
+    command = [sys.executable, "-c", MEASURE, str(directory), *what]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [int(number) for number in done.stdout.split()]
 
 
 @pytest.mark.slow
@@ -35,10 +49,21 @@ print(sum(weight.nbytes for weight in model.module.parameters()), max(peak, anon
 @pytest.mark.parametrize("shards", [1, 3])
 def test_anonymous_memory_while_loading_stays_near_the_weights(shards: int, tmp_path: Path) -> None:
     shape = Shape(layers=6, hidden=1024, head_size=64, heads=16, intermediate=16_384, shards=shards, dtype="bfloat16")
-    write_checkpoint(tmp_path, shape)
-    command = [sys.executable, "-c", MEASURE, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    weight_bytes, peak_bytes = map(int, done.stdout.split())
+    weight_bytes, peak_bytes = measured(shape, tmp_path)
     assert weight_bytes > 600e6
     print(f"{weight_bytes / 1e6:.0f} MB of weights, {peak_bytes / 1e6:.0f} MB at the peak")
     assert peak_bytes < weight_bytes + 200e6  # a second copy would be 600 MB more
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, and a malloc that gives back")
+def test_packed_weights_are_not_held_twice(tmp_path: Path) -> None:
+    # weights of less than 32 MiB, which malloc would keep
+    shape = Shape(layers=14, hidden=1024, head_size=64, heads=16, intermediate=5120, dtype="bfloat16")
+    weight_bytes, _, held_bytes, peak_bytes = measured(shape, tmp_path, "pack")
+    print(
+        f"{weight_bytes / 1e6:.0f} MB of weights, {held_bytes / 1e6:.0f} MB packed, {peak_bytes / 1e6:.0f} at the peak"
+    )
+    assert weight_bytes > 500e6
+    assert held_bytes < weight_bytes + 120e6
+    assert peak_bytes < weight_bytes + 200e6

@@ -4,12 +4,9 @@ A tile of queries meets one key head's blocks as products with panels: once for 
 query's result depends on its own sequence alone: blocks lie at fixed places of it, keys behind the query weigh 0. */
 #pragma once
 #include <math.h>
-#include "model.h"
+#include "scratch.h"
 
 enum { MOST_HEAD = 256 };
-
-/* One thread's: `width` floats a line, a multiple of BLOCK. */
-typedef struct { activation *query, *shares; float *scores; long width; } Desk;
 
 /* What a row is multiplied with to have a mean square of 1. */
 static floats norm_scale(const float *row, long size, double epsilon) {
@@ -67,9 +64,9 @@ static float share_out(const float *scores, long keys, long width, float scale, 
 }
 
 /* Queries `first` to `first + queries` of a chunk, with all heads of a group that share the key head. */
-static void attend_tile(const Model *model, const Layer *layer, const Chunk *chunk, const int32_t *block_ids, long key_head,
-                        long first, long queries, long head, long heads, const activation *query, activation *seen,
-                        Desk desk) {
+static void attend_tile(const Model *model, const Layer *layer, const Chunk *chunk, const int32_t *block_ids,
+                        long key_head, long first, long queries, long head, long heads, const activation *query,
+                        activation *seen, Desk desk) {
     long size = model->head_size, rows = queries * heads, keys = chunk->start + first + queries;
     long blocks = (keys + BLOCK - 1) / BLOCK, width = blocks * BLOCK, block_words = size / 2 * BLOCK;
     const long stride = model->key_heads * block_words;
@@ -78,13 +75,15 @@ static void attend_tile(const Model *model, const Layer *layer, const Chunk *chu
     float sums[MOST_ROWS];
     for (long row = 0; row < rows; row++) {
         long token = chunk->begin + first + row / heads;
-        memcpy(desk.query + row * size, query + (token * model->heads + head + row % heads) * size, size * sizeof *query);
+        const activation *from = query + (token * model->heads + head + row % heads) * size;
+        memcpy(desk.query + row * size, from, size * sizeof *query);
     }
     Left left = {desk.query, size, size / 2};
     for (long block = 0; block < blocks; block++) {
         const uint32_t *panel = layer->keys + places[block] * stride + key_head * block_words;
         multiply(rows, left, (Right){panel, &none, 1, 0}, (Ahead){(const char *)panel, 0}, tile);
-        for (long row = 0; row < rows; row++) memcpy(desk.scores + row * desk.width + block * BLOCK, tile[row], sizeof *tile);
+        for (long row = 0; row < rows; row++)
+            memcpy(desk.scores + row * desk.width + block * BLOCK, tile[row], sizeof *tile);
     }
     float scale = (float)(1.4426950408889634 / sqrt((double)size)); /* of powers of 2 */
     for (long row = 0; row < rows; row++)
@@ -96,8 +95,9 @@ static void attend_tile(const Model *model, const Layer *layer, const Chunk *chu
                  (Ahead){(const char *)values, 0}, tile);
         for (long row = 0; row < rows; row++) {
             long token = chunk->begin + first + row / heads;
-            activation *to = seen + token * stride_of(model->heads * size) + (head + row % heads) * size + panel * PANEL;
-            for (long i = 0; i < PANEL; i += LANES) store_activations(to + i, load(tile[row] + i) / sums[row]);
+            activation *to = seen + token * stride_of(model->heads * size) + (head + row % heads) * size;
+            for (long i = 0; i < PANEL; i += LANES)
+                store_activations(to + panel * PANEL + i, load(tile[row] + i) / sums[row]);
         }
     }
 }

@@ -1,25 +1,18 @@
 /* A step of a dense Qwen3 model over bfloat16 weights: token ids to logits, one call on all threads.
 
-Source: the Qwen3 technical report; tests compare it with `models/qwen3.py`. Sums and what is added up from layer to layer
-are float32. A token's result does not depend on what else is computed in the step, nor on how its prompt was divided. */
+Source: the Qwen3 technical report; tests compare it with `models/qwen3.py`. Sums and what is added up from layer to
+layer are float32. A token's result does not depend on what else is computed in the step, nor on how its prompt was
+divided. */
 #include "attention.h"
 #include "greedy.h"
-#include "team.h"
+#include "scratch.h"
 
-enum { PHASES_A_LAYER = 8, OTHER_PHASES = 4, LINE = 64, MOST_TILES_AT_ONCE = 16 };
+enum { MOST_TILES_AT_ONCE = 16 };
 
 /* Of the sources that this was compiled from. */
 const char source_digest[] = SOURCE_DIGEST;
 
 static inline long smaller(long one, long other) { return one < other ? one : other; }
-
-typedef struct {
-    atomic_long *taken, *arrived;
-    float *hidden, *projected, *turns;
-    activation *normed, *query, *seen, *gated;
-    char *desks;
-    long desk_bytes, bytes;
-} Scratch;
 
 typedef struct Worker {
     const Model *model;
@@ -33,47 +26,10 @@ typedef struct Worker {
 /* What becomes of a product's tile: rows `row` and on, columns of the panel. */
 typedef void Finish(Worker *worker, long row, long rows, long panel, Tile tile);
 
-static void *part_of(char *base, long *used, long bytes) {
-    char *part = base + *used;
-    *used += (bytes + LINE - 1) / LINE * LINE;
-    return part;
-}
-
-static Scratch divide(const Model *model, long tokens, long most_keys, long threads, char *base) {
-    long used = 0, phases = model->layer_count * PHASES_A_LAYER + OTHER_PHASES, attended = model->heads * model->head_size;
-    long projected = attended + 2 * model->key_heads * model->head_size;
-    long head = MOST_ROWS * model->head_size * sizeof(activation);
-    long line = MOST_ROWS * most_keys;
-    Scratch scratch = {.desk_bytes = 0};
-    scratch.arrived = part_of(base, &used, LINE);
-    scratch.taken = part_of(base, &used, phases * sizeof(atomic_long));
-    scratch.hidden = part_of(base, &used, tokens * model->hidden * sizeof(float));
-    scratch.normed = part_of(base, &used, tokens * stride_of(model->hidden) * sizeof(activation));
-    scratch.projected = part_of(base, &used, tokens * projected * sizeof(float));
-    scratch.turns = part_of(base, &used, tokens * model->head_size * sizeof(float));
-    scratch.query = part_of(base, &used, tokens * attended * sizeof(activation));
-    scratch.seen = part_of(base, &used, tokens * stride_of(attended) * sizeof(activation));
-    scratch.gated = part_of(base, &used, tokens * stride_of(model->intermediate) * sizeof(activation));
-    scratch.desk_bytes = (head + line * (long)(sizeof(float) + sizeof(activation)) + 3 * LINE) / LINE * LINE;
-    scratch.desks = part_of(base, &used, threads * scratch.desk_bytes);
-    scratch.bytes = used;
-    return scratch;
-}
-
-static Desk desk_of(const Model *model, const Scratch *scratch, long thread, long most_keys) {
-    long used = 0;
-    char *base = scratch->desks + thread * scratch->desk_bytes;
-    Desk desk = {.width = most_keys};
-    desk.query = part_of(base, &used, MOST_ROWS * model->head_size * sizeof(activation));
-    desk.scores = part_of(base, &used, MOST_ROWS * most_keys * sizeof(float));
-    desk.shares = part_of(base, &used, MOST_ROWS * most_keys * sizeof(activation));
-    return desk;
-}
-
 static void embed(Worker *worker) {
     const Model *model = worker->model;
     long half = model->head_size / 2, chunk = 0;
-    for (long token; (token = take(&worker->team)) < worker->step->tokens;) {
+    for (long token; (token = take(&worker->team, worker->rows)) < worker->rows;) {
         const uint16_t *from = model->embedding + worker->step->token_ids[token] * model->hidden;
         for (long i = 0; i < model->hidden; i += LANES)
             store(worker->scratch.hidden + token * model->hidden + i, load_widened(from + i));
@@ -85,18 +41,19 @@ static void embed(Worker *worker) {
             turn[half + i] = sinf((float)position * model->frequencies[i]);
         }
     }
-    finish_phase(&worker->team);
+    finish_phase(&worker->team, worker->rows);
 }
 
 static void norm_rows(Worker *worker, const float *weight) {
     const Model *model = worker->model;
-    for (long row; (row = take(&worker->team)) < worker->rows;) {
+    for (long row; (row = take(&worker->team, worker->rows)) < worker->rows;) {
         const float *from = worker->scratch.hidden + row * model->hidden;
+        activation *to = worker->scratch.normed + row * stride_of(model->hidden);
         floats scale = norm_scale(from, model->hidden, model->epsilon);
         for (long i = 0; i < model->hidden; i += LANES)
-            store_activations(worker->scratch.normed + row * stride_of(model->hidden) + i, load(from + i) * scale * load(weight + i));
+            store_activations(to + i, load(from + i) * scale * load(weight + i));
     }
-    finish_phase(&worker->team);
+    finish_phase(&worker->team, worker->rows);
 }
 
 /* The worker's rows times one panel; the next one is read ahead meanwhile. */
@@ -121,10 +78,11 @@ static void product(Worker *worker, const activation *left, long inputs, const u
     long panels = (columns + PANEL - 1) / PANEL, tiles = (worker->rows + MOST_ROWS - 1) / MOST_ROWS;
     long at_once = smaller(MOST_TILES_AT_ONCE / tiles, panels / (4 * worker->team.threads));
     at_once = at_once < 1 ? 1 : at_once;
-    for (long panel; (panel = take(&worker->team) * at_once) < panels;)
-        for (long end = smaller(panel + at_once, panels); panel < end; panel++)
+    long items = (panels + at_once - 1) / at_once;
+    for (long item; (item = take(&worker->team, items)) < items;)
+        for (long panel = item * at_once; panel < smaller((item + 1) * at_once, panels); panel++)
             multiply_panel(worker, left, inputs, weight, panel, finish);
-    finish_phase(&worker->team);
+    finish_phase(&worker->team, items);
 }
 
 static void keep_projected(Worker *worker, long row, long rows, long panel, Tile tile) {
@@ -169,7 +127,8 @@ static void split_heads(Worker *worker, const Layer *layer) {
     long size = model->head_size, group = model->heads / model->key_heads, chunk = 0;
     long width = (model->heads + 2 * model->key_heads) * size;
     float head[MOST_HEAD];
-    for (long item; (item = take(&worker->team)) < step->tokens * model->key_heads;) {
+    long items = step->tokens * model->key_heads;
+    for (long item; (item = take(&worker->team, items)) < items;) {
         long token = item / model->key_heads, key_head = item % model->key_heads;
         const float *from = worker->scratch.projected + token * width, *turn = worker->scratch.turns + token * size;
         while (token >= step->chunks[chunk].begin + step->chunks[chunk].count) chunk++;
@@ -186,27 +145,32 @@ static void split_heads(Worker *worker, const Layer *layer) {
         const float *value = from + (model->heads + model->key_heads + key_head) * size;
         store_value(value, size, layer->values + begin, position % BLOCK);
     }
-    finish_phase(&worker->team);
+    finish_phase(&worker->team, items);
 }
 
-/* An item is one key head of one tile of a chunk's queries; of a chunk and key head the last tile, which sees most, is first. */
+static inline long tiles_of(const Chunk *chunk, long queries) { return (chunk->count + queries - 1) / queries; }
+
+/* An item is one key head of one tile of a chunk's queries; the last tile, which sees most keys, comes first. */
 static void attend(Worker *worker, const Layer *layer) {
     const Model *model = worker->model;
-    long group = model->heads / model->key_heads, heads = group < MOST_ROWS ? group : MOST_ROWS;
-    long most_queries = MOST_ROWS / heads, before = 0, item = take(&worker->team);
-    for (const Chunk *chunk = worker->step->chunks; chunk < worker->step->chunks + worker->step->chunk_count; chunk++) {
-        long tiles = (chunk->count + most_queries - 1) / most_queries;
-        for (; item < before + tiles * model->key_heads; item = take(&worker->team)) {
+    const Chunk *chunks = worker->step->chunks, *end = chunks + worker->step->chunk_count;
+    long group = model->heads / model->key_heads, heads = smaller(group, MOST_ROWS), most_queries = MOST_ROWS / heads;
+    long items = 0, before = 0;
+    for (const Chunk *chunk = chunks; chunk < end; chunk++) items += tiles_of(chunk, most_queries) * model->key_heads;
+    long item = take(&worker->team, items);
+    for (const Chunk *chunk = chunks; chunk < end; chunk++) {
+        long tiles = tiles_of(chunk, most_queries), behind = before + tiles * model->key_heads;
+        for (; item < behind; item = take(&worker->team, items)) {
             long key_head = (item - before) / tiles, tile = tiles - 1 - (item - before) % tiles;
             long first = chunk->count * tile / tiles, queries = chunk->count * (tile + 1) / tiles - first;
             for (long head = 0; head < group; head += heads)
-                attend_tile(model, layer, chunk, worker->step->block_ids, key_head, first, queries, key_head * group + head,
-                            group - head < heads ? group - head : heads, worker->scratch.query, worker->scratch.seen,
-                            worker->desk);
+                attend_tile(model, layer, chunk, worker->step->block_ids, key_head, first, queries,
+                            key_head * group + head, smaller(group - head, heads), worker->scratch.query,
+                            worker->scratch.seen, worker->desk);
         }
-        before += tiles * model->key_heads;
+        before = behind;
     }
-    finish_phase(&worker->team);
+    finish_phase(&worker->team, items);
 }
 
 /* From here on only the last token of each chunk counts: one thread moves them to the front. */
@@ -214,13 +178,16 @@ static void keep_ends(Worker *worker) {
     const Model *model = worker->model;
     Scratch *scratch = &worker->scratch;
     long wide = stride_of(model->heads * model->head_size);
-    for (long chunk = take(&worker->team) ? worker->step->chunk_count : 0; chunk < worker->step->chunk_count; chunk++) {
+    float *hidden = scratch->hidden;
+    activation *seen = scratch->seen;
+    long chunks = worker->step->chunk_count;
+    for (long chunk = take(&worker->team, 1) ? chunks : 0; chunk < chunks; chunk++) {
         long end = worker->step->chunks[chunk].begin + worker->step->chunks[chunk].count - 1;
-        memmove(scratch->hidden + chunk * model->hidden, scratch->hidden + end * model->hidden, model->hidden * sizeof(float));
-        memmove(scratch->seen + chunk * wide, scratch->seen + end * wide, wide * sizeof(activation));
+        memmove(hidden + chunk * model->hidden, hidden + end * model->hidden, model->hidden * sizeof *hidden);
+        memmove(seen + chunk * wide, seen + end * wide, wide * sizeof *seen);
     }
-    worker->rows = worker->step->chunk_count;
-    finish_phase(&worker->team);
+    worker->rows = chunks;
+    finish_phase(&worker->team, 1);
 }
 
 static void run_layer(Worker *worker, const Layer *layer) {
@@ -253,9 +220,10 @@ static void work(void *argument) {
     const Model *model = call->model;
     const Step *step = call->step;
     Worker worker = {.model = model, .step = step, .rows = step->tokens};
-    worker.scratch = divide(model, step->tokens, step->most_keys, call->threads, step->scratch);
-    worker.team = (Team){worker.scratch.taken, worker.scratch.arrived, call->team_size ? call->team_size() : 1, 0};
-    worker.desk = desk_of(model, &worker.scratch, atomic_fetch_add(&call->arrived, 1), step->most_keys);
+    worker.scratch = divide(step->scratch, model, step->tokens, step->most_keys, call->threads);
+    worker.team = (Team){worker.scratch.phases, 0, call->team_size ? call->team_size() : 1};
+    long thread = atomic_fetch_add(&call->arrived, 1), bytes;
+    worker.desk = desk_at(worker.scratch.desks + thread * worker.scratch.desk_bytes, model, step->most_keys, &bytes);
     embed(&worker);
     for (long layer = 0; layer < model->layer_count; layer++) run_layer(&worker, model->layers + layer);
     norm_rows(&worker, model->norm);
@@ -264,15 +232,15 @@ static void work(void *argument) {
 
 /* Bytes that a step of such sizes wants as scratch. */
 long scratch_bytes(const Model *model, long tokens, long most_keys, long threads) {
-    return divide(model, tokens, most_keys, threads, NULL).bytes;
+    return divide(NULL, model, tokens, most_keys, threads).bytes;
 }
 
 typedef void Parallel(void (*work)(void *), void *argument, unsigned threads, unsigned flags);
 
-/* parallel: OpenMP's GOMP_parallel, and team_size its omp_get_num_threads; without them the caller's thread is alone. */
+/* parallel: OpenMP's GOMP_parallel, team_size: its omp_get_num_threads; without them the caller's thread is alone. */
 void forward(const Model *model, const Step *step, Parallel *parallel, int (*team_size)(void), long threads) {
     Call call = {model, step, parallel ? team_size : NULL, threads, 0};
-    Scratch scratch = divide(model, step->tokens, step->most_keys, threads, step->scratch);
+    Scratch scratch = divide(step->scratch, model, step->tokens, step->most_keys, threads);
     memset(step->scratch, 0, (char *)scratch.hidden - step->scratch);
     if (parallel)
         parallel(work, &call, threads, 0);

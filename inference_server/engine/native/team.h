@@ -3,22 +3,28 @@
 #include <sched.h>
 #include <stdatomic.h>
 
-/* One for each thread. Items of a phase are taken one by one, so a thread that the system holds up takes fewer. */
+typedef struct { atomic_long taken, done; } Phase; /* items; zeros before the step */
+
+/* One for each thread. A phase ends when its items are done, and items are taken one by one: a thread that the system
+holds up takes fewer, and the others wait for it only while it has one. Late, it finds nothing left and catches up. */
 typedef struct {
-    atomic_long *taken;   /* by phase, zeros before the step */
-    atomic_long *arrived; /* threads at the end of a phase, all phases added up */
-    long threads, phase;
+    Phase *phase;
+    long mine, threads; /* mine: items of this phase that this thread has done */
 } Team;
 
 enum { PATIENCE = 20000 };
 
-static inline long take(Team *team) { return atomic_fetch_add_explicit(team->taken + team->phase, 1, memory_order_relaxed); }
+/* The next of `count` items, or a number above. */
+static inline long take(Team *team, long count) {
+    long item = atomic_fetch_add_explicit(&team->phase->taken, 1, memory_order_relaxed);
+    team->mine += item < count;
+    return item;
+}
 
-/* Ends the phase when all threads have. */
-static void finish_phase(Team *team) {
-    team->phase++;
-    atomic_fetch_add_explicit(team->arrived, 1, memory_order_acq_rel);
-    for (long waited = 0; atomic_load_explicit(team->arrived, memory_order_acquire) < team->phase * team->threads; waited++) {
+/* Returns when all `count` items are done. To be called with all that were taken done. */
+static void finish_phase(Team *team, long count) {
+    atomic_fetch_add_explicit(&team->phase->done, team->mine, memory_order_acq_rel);
+    for (long waited = 0; atomic_load_explicit(&team->phase->done, memory_order_acquire) < count; waited++) {
         if (waited > PATIENCE)
             sched_yield(); /* another thread of the team may want this very processor */
 #ifdef __x86_64__
@@ -26,4 +32,6 @@ static void finish_phase(Team *team) {
             __builtin_ia32_pause();
 #endif
     }
+    team->phase++;
+    team->mine = 0;
 }

@@ -1,5 +1,7 @@
 """Weights in the order in which the compiled code reads them."""
 
+import contextlib
+import ctypes
 import mmap
 
 import torch
@@ -39,8 +41,10 @@ class PackedWeights:
                 layer.down.weight,
             )  # fmt: skip
             layer.to("meta")  # lets go of the weights
+            _give_back()
         (output,) = self._panels(module.output.weight)
         module.output.to("meta")
+        _give_back()
         self._kept.append(module.embedding.weight)
         exponents = torch.arange(0, config.head_dim, 2).float() / config.head_dim
         frequencies = dict(config.rope_parameters or {})["rope_theta"] ** -exponents
@@ -80,3 +84,9 @@ def _side_by_side(gate_up: torch.Tensor) -> torch.Tensor:
     """[2 I, H], gate before up. Returns [2 I, H] in which half panels of both take turns."""
     gate, up = gate_up.unflatten(0, (2, -1, BLOCK // 2))  # [I / 16, 16, H] each
     return torch.stack((gate, up), dim=1).flatten(0, 2)
+
+
+def _give_back() -> None:
+    """Memory that was freed, to the system: GNU's malloc keeps up to all of what is smaller than 32 MiB."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

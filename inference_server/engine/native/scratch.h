@@ -1,0 +1,57 @@
+/* A step's memory beside weights and cache, divided. */
+#pragma once
+#include "model.h"
+#include "team.h"
+
+enum { PHASES_A_LAYER = 8, OTHER_PHASES = 4, LINE = 64 };
+
+/* One thread's, for a tile of queries: `width` scores and shares a row, a multiple of BLOCK. */
+typedef struct { activation *query, *shares; float *scores; long width; } Desk;
+
+typedef struct {
+    Phase *phases;
+    float *hidden;      /* [tokens][hidden], added up from layer to layer */
+    float *projected;   /* [tokens][heads and twice the key heads][head size] */
+    float *turns;       /* [tokens][head size], cosines before sines */
+    activation *normed; /* [tokens][stride_of(hidden)] */
+    activation *query;  /* [tokens][heads][head size] */
+    activation *seen;   /* [tokens][stride_of(heads * head size)] */
+    activation *gated;  /* [tokens][stride_of(intermediate)] */
+    char *desks;        /* [threads][desk_bytes] */
+    long desk_bytes, bytes;
+} Scratch;
+
+static void *part_of(char *base, long *used, long bytes) {
+    char *part = base + *used;
+    *used += (bytes + LINE - 1) / LINE * LINE;
+    return part;
+}
+
+/* With its size in bytes. */
+static Desk desk_at(char *base, const Model *model, long most_keys, long *bytes) {
+    Desk desk = {.width = most_keys};
+    *bytes = 0;
+    desk.query = part_of(base, bytes, MOST_ROWS * model->head_size * sizeof(activation));
+    desk.scores = part_of(base, bytes, MOST_ROWS * most_keys * sizeof(float));
+    desk.shares = part_of(base, bytes, MOST_ROWS * most_keys * sizeof(activation));
+    return desk;
+}
+
+/* base: on a line of the processor's cache, or NULL to learn the size. */
+static Scratch divide(char *base, const Model *model, long tokens, long most_keys, long threads) {
+    long used = 0, attended = model->heads * model->head_size;
+    long projected = attended + 2 * model->key_heads * model->head_size;
+    Scratch scratch;
+    scratch.phases = part_of(base, &used, (model->layer_count * PHASES_A_LAYER + OTHER_PHASES) * sizeof(Phase));
+    scratch.hidden = part_of(base, &used, tokens * model->hidden * sizeof(float));
+    scratch.projected = part_of(base, &used, tokens * projected * sizeof(float));
+    scratch.turns = part_of(base, &used, tokens * model->head_size * sizeof(float));
+    scratch.normed = part_of(base, &used, tokens * stride_of(model->hidden) * sizeof(activation));
+    scratch.query = part_of(base, &used, tokens * attended * sizeof(activation));
+    scratch.seen = part_of(base, &used, tokens * stride_of(attended) * sizeof(activation));
+    scratch.gated = part_of(base, &used, tokens * stride_of(model->intermediate) * sizeof(activation));
+    desk_at(NULL, model, most_keys, &scratch.desk_bytes);
+    scratch.desks = part_of(base, &used, threads * scratch.desk_bytes);
+    scratch.bytes = used;
+    return scratch;
+}
