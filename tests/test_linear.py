@@ -12,6 +12,7 @@ pytestmark = pytest.mark.skipif(
 
 def weights(outputs: int, inputs: int) -> tuple[Linear, PackedLinear]:
     plain = Linear(inputs, outputs).to(torch.bfloat16).requires_grad_(False)
+    plain.weight.uniform_(-(inputs**-0.5), inputs**-0.5)
     return plain, PackedLinear(plain.weight)
 
 

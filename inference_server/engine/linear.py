@@ -22,6 +22,9 @@ class Linear(nn.Linear):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, bias=False)
 
+    def reset_parameters(self) -> None:
+        """Weights are read, not drawn; drawing without memory would import torch's compiler, for almost two seconds."""
+
     def plus(self, hidden: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """hidden: [T, I]; residual: [T, O], kept. Returns [T, O]."""
         total: torch.Tensor = residual + self(hidden)

@@ -7,6 +7,7 @@ tensor straight to where they will be used, and each tells the caller how far th
 import json
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from inference_server.engine.models.qwen3 import Qwen3
 from inference_server.errors import StartupError
 
 _log = logging.getLogger(__name__)
+_READERS = 2  # the pages of a mapped file come one by one to each
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +65,23 @@ def load_model(
     return LoadedModel(module.eval(), config, target, weight_dtype, layer_parameter_count)
 
 
-@torch.no_grad()
 def _fill(module: Qwen3, config: Qwen3Config, checkpoint_dir: Path, on_progress: Callable[[float], None]) -> None:
     empty = dict(module.published_parameters(tied=config.tie_word_embeddings))
-    for name, weight, share in _read_weights(checkpoint_dir):
-        if name == "lm_head.weight" and config.tie_word_embeddings:
-            continue  # some tied checkpoints hold it twice
-        parameter = empty.pop(name, None)
-        if parameter is None:
-            raise StartupError(f"{checkpoint_dir}: unexpected weight {name}; this is not a dense Qwen3 checkpoint")
-        if parameter.shape != weight.shape:
-            shapes = f"{list(weight.shape)}, not {list(parameter.shape)}"
-            raise StartupError(f"{checkpoint_dir}: weight {name} has shape {shapes} as config.json says")
-        parameter.copy_(weight)
-        on_progress(share)
+    copies: list[tuple[Future[torch.Tensor], float]] = []
+    with ThreadPoolExecutor(_READERS) as readers:
+        for name, weight, share in _read_weights(checkpoint_dir):
+            if name == "lm_head.weight" and config.tie_word_embeddings:
+                continue  # some tied checkpoints hold it twice
+            parameter = empty.pop(name, None)
+            if parameter is None:
+                raise StartupError(f"{checkpoint_dir}: unexpected weight {name}; this is not a dense Qwen3 checkpoint")
+            if parameter.shape != weight.shape:
+                shapes = f"{list(weight.shape)}, not {list(parameter.shape)}"
+                raise StartupError(f"{checkpoint_dir}: weight {name} has shape {shapes} as config.json says")
+            copies.append((readers.submit(parameter.detach().copy_, weight), share))
+        for copy, share in copies:
+            copy.result()
+            on_progress(share)
     on_progress(1.0)
     if empty:
         raise StartupError(f"{checkpoint_dir}: {len(empty)} weights are missing, {min(empty)} the first")

@@ -32,7 +32,7 @@ class Qwen3(nn.Module):
 
     def __init__(self, config: Qwen3Config) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embedding = _Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_hidden_layers))
         self.norm = _RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.output = Linear(config.hidden_size, config.vocab_size)
@@ -62,6 +62,11 @@ class Qwen3(nn.Module):
             assert isinstance(layer, Layer)
             for name, part in layer.published_parameters():
                 yield f"model.layers.{index}.{name}.weight", part
+
+
+class _Embedding(nn.Embedding):
+    def reset_parameters(self) -> None:
+        """As `Linear.reset_parameters`."""
 
 
 class _RMSNorm(nn.Module):
