@@ -1,5 +1,6 @@
 /* The likeliest token of each row of logits. */
 #pragma once
+#include <math.h>
 #include "numbers.h"
 #include "team.h"
 
