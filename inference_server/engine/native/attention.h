@@ -63,6 +63,29 @@ static float share_out(const float *scores, long keys, long width, float scale, 
     return total(sum);
 }
 
+/* A chunk's blocks of keys or of values, for one key head. */
+typedef struct { const uint32_t *at; const int32_t *places; long stride, count; } Blocks;
+
+/* Number `block`, from its word `begin` on; while it is read, `onward` blocks later is read ahead. */
+static inline Panel panel_of(const Blocks *blocks, long block, long onward, long begin) {
+    long next = block + onward < blocks->count ? block + onward : block;
+    return (Panel){blocks->at + blocks->places[block] * blocks->stride + begin,
+                   (const char *)(blocks->at + blocks->places[next] * blocks->stride + begin)};
+}
+
+/* scores: [rows][width] */
+static void score(int rows, Left left, const Blocks *keys, float *scores, long width) {
+    Panel panels[WIDEST];
+    Tile tile;
+    for (long block = 0, wide; block < keys->count; block += wide) {
+        wide = keys->count - block < wide_for(rows) ? 1 : wide_for(rows);
+        for (long i = 0; i < wide; i++) panels[i] = panel_of(keys, block + i, wide, 0);
+        multiply(rows, wide, left, panels, PANEL * sizeof *keys->at, 0, tile);
+        for (long row = 0; row < rows; row++)
+            memcpy(scores + row * width + block * BLOCK, tile + row * wide * PANEL, wide * PANEL * sizeof *tile);
+    }
+}
+
 /* Queries `first` to `first + queries` of a chunk, with all heads of a group that share the key head. */
 static void attend_tile(const Model *model, const Layer *layer, const Chunk *chunk, const int32_t *block_ids,
                         long key_head, long first, long queries, long head, long heads, const activation *query,
@@ -70,7 +93,10 @@ static void attend_tile(const Model *model, const Layer *layer, const Chunk *chu
     long size = model->head_size, rows = queries * heads, keys = chunk->start + first + queries;
     long blocks = (keys + BLOCK - 1) / BLOCK, width = blocks * BLOCK, block_words = size / 2 * BLOCK;
     const long stride = model->key_heads * block_words;
-    const int32_t *places = block_ids + chunk->blocks, none = 0;
+    const int32_t *places = block_ids + chunk->blocks;
+    Blocks keys_seen = {layer->keys + key_head * block_words, places, stride, blocks};
+    Blocks values = {layer->values + key_head * block_words, places, stride, blocks};
+    Panel panels[WIDEST];
     Tile tile;
     float sums[MOST_ROWS];
     for (long row = 0; row < rows; row++) {
@@ -78,26 +104,23 @@ static void attend_tile(const Model *model, const Layer *layer, const Chunk *chu
         const activation *from = query + (token * model->heads + head + row % heads) * size;
         memcpy(desk.query + row * size, from, size * sizeof *query);
     }
-    Left left = {desk.query, size, size / 2};
-    for (long block = 0; block < blocks; block++) {
-        const uint32_t *panel = layer->keys + places[block] * stride + key_head * block_words;
-        multiply(rows, left, (Right){panel, &none, 1, 0}, (Ahead){(const char *)panel, 0}, tile);
-        for (long row = 0; row < rows; row++)
-            memcpy(desk.scores + row * desk.width + block * BLOCK, tile[row], sizeof *tile);
-    }
+    score(rows, (Left){desk.query, size, size / 2}, &keys_seen, desk.scores, desk.width);
     float scale = (float)(1.4426950408889634 / sqrt((double)size)); /* of powers of 2 */
     for (long row = 0; row < rows; row++)
         sums[row] = share_out(desk.scores + row * desk.width, chunk->start + first + row / heads + 1, width, scale,
                               desk.shares + row * desk.width);
-    for (long panel = 0; panel < size / PANEL; panel++) {
-        const uint32_t *values = layer->values + key_head * block_words + panel * (BLOCK / 2) * PANEL;
-        multiply(rows, (Left){desk.shares, desk.width, BLOCK / 2}, (Right){values, places, blocks, stride},
-                 (Ahead){(const char *)values, 0}, tile);
+    for (long panel = 0, wide; panel < size / PANEL; panel += wide) {
+        wide = size / PANEL - panel < wide_for(rows) ? 1 : wide_for(rows);
+        for (long block = 0; block < blocks; block++) {
+            for (long i = 0; i < wide; i++) panels[i] = panel_of(&values, block, 1, (panel + i) * (BLOCK / 2) * PANEL);
+            multiply(rows, wide, (Left){desk.shares + block * BLOCK, desk.width, BLOCK / 2}, panels,
+                     PANEL * sizeof *values.at, block > 0, tile);
+        }
         for (long row = 0; row < rows; row++) {
             long token = chunk->begin + first + row / heads;
             activation *to = seen + token * stride_of(model->heads * size) + (head + row % heads) * size;
-            for (long i = 0; i < PANEL; i += LANES)
-                store_activations(to + panel * PANEL + i, load(tile[row] + i) / sums[row]);
+            for (long i = 0; i < wide * PANEL; i += LANES)
+                store_activations(to + panel * PANEL + i, load(tile + row * wide * PANEL + i) / sums[row]);
         }
     }
 }

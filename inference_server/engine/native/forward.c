@@ -32,7 +32,7 @@ static void embed(Worker *worker) {
     for (long token; (token = take(&worker->team, worker->rows)) < worker->rows;) {
         const uint16_t *from = model->embedding + worker->step->token_ids[token] * model->hidden;
         for (long i = 0; i < model->hidden; i += LANES)
-            store(worker->scratch.hidden + token * model->hidden + i, load_widened(from + i));
+            store(worker->scratch.hidden + token * stride_of(model->hidden) + i, load_widened(from + i));
         while (token >= worker->step->chunks[chunk].begin + worker->step->chunks[chunk].count) chunk++;
         long position = worker->step->chunks[chunk].start + token - worker->step->chunks[chunk].begin;
         float *turn = worker->scratch.turns + token * model->head_size;
@@ -47,7 +47,7 @@ static void embed(Worker *worker) {
 static void norm_rows(Worker *worker, const float *weight) {
     const Model *model = worker->model;
     for (long row; (row = take(&worker->team, worker->rows)) < worker->rows;) {
-        const float *from = worker->scratch.hidden + row * model->hidden;
+        const float *from = worker->scratch.hidden + row * stride_of(model->hidden);
         activation *to = worker->scratch.normed + row * stride_of(model->hidden);
         floats scale = norm_scale(from, model->hidden, model->epsilon);
         for (long i = 0; i < model->hidden; i += LANES)
@@ -59,15 +59,15 @@ static void norm_rows(Worker *worker, const float *weight) {
 /* The worker's rows times one panel; the next one is read ahead meanwhile. */
 static void multiply_panel(Worker *worker, const activation *left, long inputs, const uint32_t *weight, long panel,
                            Finish *finish) {
-    const uint32_t *here = weight + panel * (inputs / 2 * PANEL), *next = here + inputs / 2 * PANEL;
-    const int32_t none = 0;
+    long panel_words = inputs / 2 * PANEL;
+    const uint32_t *here = weight + panel * panel_words;
     long rows = worker->rows, parts = (rows + MOST_ROWS - 1) / MOST_ROWS, stride = stride_of(inputs);
     long step = PANEL * sizeof *weight / parts;
     Tile tile;
     for (long part = 0; part < parts; part++) {
         long row = rows * part / parts, count = rows * (part + 1) / parts - row;
-        Ahead ahead = {(const char *)next + part * (inputs / 2) * step, step};
-        multiply(count, (Left){left + row * stride, stride, inputs / 2}, (Right){here, &none, 1, 0}, ahead, tile);
+        Panel one = {here, (const char *)(here + panel_words) + part * (inputs / 2) * step};
+        multiply(count, 1, (Left){left + row * stride, stride, inputs / 2}, &one, step, 0, tile);
         finish(worker, row, count, panel, tile);
     }
 }
@@ -87,15 +87,15 @@ static void product(Worker *worker, const activation *left, long inputs, const u
 
 static void keep_projected(Worker *worker, long row, long rows, long panel, Tile tile) {
     const Model *model = worker->model;
-    long width = (model->heads + 2 * model->key_heads) * model->head_size;
+    long width = stride_of((model->heads + 2 * model->key_heads) * model->head_size);
     for (long i = 0; i < rows; i++)
-        memcpy(worker->scratch.projected + (row + i) * width + panel * PANEL, tile[i], sizeof *tile);
+        memcpy(worker->scratch.projected + (row + i) * width + panel * PANEL, tile + i * PANEL, PANEL * sizeof *tile);
 }
 
 static void add_to_hidden(Worker *worker, long row, long rows, long panel, Tile tile) {
     for (long i = 0; i < rows; i++) {
-        float *hidden = worker->scratch.hidden + (row + i) * worker->model->hidden + panel * PANEL;
-        for (long k = 0; k < PANEL; k += LANES) store(hidden + k, load(hidden + k) + load(tile[i] + k));
+        float *hidden = worker->scratch.hidden + (row + i) * stride_of(worker->model->hidden) + panel * PANEL;
+        for (long k = 0; k < PANEL; k += LANES) store(hidden + k, load(hidden + k) + load(tile + i * PANEL + k));
     }
 }
 
@@ -104,8 +104,8 @@ static void gate(Worker *worker, long row, long rows, long panel, Tile tile) {
     for (long i = 0; i < rows; i++) {
         activation *gated = worker->scratch.gated + (row + i) * stride_of(worker->model->intermediate) + panel * half;
         for (long k = 0; k < half; k += LANES) {
-            floats given = load(tile[i] + k), silu = given / (1 + exp2_of(given * -1.44269504f));
-            store_activations(gated + k, silu * load(tile[i] + half + k));
+            floats given = load(tile + i * PANEL + k), silu = given / (1 + exp2_of(given * -1.44269504f));
+            store_activations(gated + k, silu * load(tile + i * PANEL + half + k));
         }
     }
 }
@@ -115,35 +115,54 @@ static void keep_logits(Worker *worker, long row, long rows, long panel, Tile ti
     for (long i = 0; i < rows; i++) {
         uint16_t last[PANEL], *to = worker->step->logits + (row + i) * vocabulary + panel * PANEL;
         uint16_t *narrow = left < PANEL ? last : to;
-        for (long k = 0; k < PANEL; k += LANES) store_narrowed(narrow + k, load(tile[i] + k));
+        for (long k = 0; k < PANEL; k += LANES) store_narrowed(narrow + k, load(tile + i * PANEL + k));
         if (left < PANEL) memcpy(to, last, left * sizeof *to);
     }
 }
 
+/* Of the cache, from the one that a chunk's first token goes into. */
+static inline long blocks_of(const Chunk *chunk) {
+    return (chunk->start + chunk->count - 1) / BLOCK - chunk->start / BLOCK + 1;
+}
+
 /* Queries to where attention reads them, keys and values into the cache. */
+static void split_token(Worker *worker, const Layer *layer, long token, long position, long block, long key_head) {
+    const Model *model = worker->model;
+    long size = model->head_size, group = model->heads / model->key_heads;
+    long width = stride_of((model->heads + 2 * model->key_heads) * size);
+    long begin = (block * model->key_heads + key_head) * size / 2 * BLOCK;
+    const float *from = worker->scratch.projected + token * width, *turn = worker->scratch.turns + token * size;
+    float head[MOST_HEAD];
+    for (long one = key_head * group; one < (key_head + 1) * group; one++) {
+        norm_and_turn(model, from + one * size, layer->query_norm, turn, head);
+        activation *query = worker->scratch.query + (token * model->heads + one) * size;
+        for (long i = 0; i < size; i += LANES) store_activations(query + i, load(head + i));
+    }
+    norm_and_turn(model, from + (model->heads + key_head) * size, layer->key_norm, turn, head);
+    store_key(head, size, layer->keys + begin, position % BLOCK);
+    const float *value = from + (model->heads + model->key_heads + key_head) * size;
+    store_value(value, size, layer->values + begin, position % BLOCK);
+}
+
+/* An item is a chunk's tokens in one block of the cache, for one key head: no other thread writes there. */
 static void split_heads(Worker *worker, const Layer *layer) {
     const Model *model = worker->model;
-    const Step *step = worker->step;
-    long size = model->head_size, group = model->heads / model->key_heads, chunk = 0;
-    long width = (model->heads + 2 * model->key_heads) * size;
-    float head[MOST_HEAD];
-    long items = step->tokens * model->key_heads;
-    for (long item; (item = take(&worker->team, items)) < items;) {
-        long token = item / model->key_heads, key_head = item % model->key_heads;
-        const float *from = worker->scratch.projected + token * width, *turn = worker->scratch.turns + token * size;
-        while (token >= step->chunks[chunk].begin + step->chunks[chunk].count) chunk++;
-        long position = step->chunks[chunk].start + token - step->chunks[chunk].begin;
-        long block = step->block_ids[step->chunks[chunk].blocks + position / BLOCK];
-        long begin = (block * model->key_heads + key_head) * size / 2 * BLOCK;
-        for (long one = key_head * group; one < (key_head + 1) * group; one++) {
-            norm_and_turn(model, from + one * size, layer->query_norm, turn, head);
-            activation *query = worker->scratch.query + (token * model->heads + one) * size;
-            for (long i = 0; i < size; i += LANES) store_activations(query + i, load(head + i));
+    const Chunk *chunks = worker->step->chunks, *end = chunks + worker->step->chunk_count;
+    long items = 0, before = 0;
+    for (const Chunk *chunk = chunks; chunk < end; chunk++) items += blocks_of(chunk) * model->key_heads;
+    long item = take(&worker->team, items);
+    for (const Chunk *chunk = chunks; chunk < end; chunk++) {
+        long behind = before + blocks_of(chunk) * model->key_heads;
+        for (; item < behind; item = take(&worker->team, items)) {
+            long number = chunk->start / BLOCK + (item - before) / model->key_heads;
+            long block = worker->step->block_ids[chunk->blocks + number];
+            long first = number * BLOCK < chunk->start ? chunk->start : number * BLOCK;
+            long last = smaller((number + 1) * BLOCK, chunk->start + chunk->count);
+            for (long position = first; position < last; position++)
+                split_token(worker, layer, chunk->begin + position - chunk->start, position, block,
+                            (item - before) % model->key_heads);
         }
-        norm_and_turn(model, from + (model->heads + key_head) * size, layer->key_norm, turn, head);
-        store_key(head, size, layer->keys + begin, position % BLOCK);
-        const float *value = from + (model->heads + model->key_heads + key_head) * size;
-        store_value(value, size, layer->values + begin, position % BLOCK);
+        before = behind;
     }
     finish_phase(&worker->team, items);
 }
@@ -177,13 +196,13 @@ static void attend(Worker *worker, const Layer *layer) {
 static void keep_ends(Worker *worker) {
     const Model *model = worker->model;
     Scratch *scratch = &worker->scratch;
-    long wide = stride_of(model->heads * model->head_size);
+    long wide = stride_of(model->heads * model->head_size), narrow = stride_of(model->hidden);
     float *hidden = scratch->hidden;
     activation *seen = scratch->seen;
     long chunks = worker->step->chunk_count;
     for (long chunk = take(&worker->team, 1) ? chunks : 0; chunk < chunks; chunk++) {
         long end = worker->step->chunks[chunk].begin + worker->step->chunks[chunk].count - 1;
-        memmove(hidden + chunk * model->hidden, hidden + end * model->hidden, model->hidden * sizeof *hidden);
+        memmove(hidden + chunk * narrow, hidden + end * narrow, narrow * sizeof *hidden);
         memmove(seen + chunk * wide, seen + end * wide, wide * sizeof *seen);
     }
     worker->rows = chunks;

@@ -10,8 +10,8 @@ typedef struct { activation *query, *shares; float *scores; long width; } Desk;
 
 typedef struct {
     Phase *phases;
-    float *hidden;      /* [tokens][hidden], added up from layer to layer */
-    float *projected;   /* [tokens][heads and twice the key heads][head size] */
+    float *hidden;      /* [tokens][stride_of(hidden)], added up from layer to layer */
+    float *projected;   /* [tokens][stride_of(the size of all heads and twice the key heads)] */
     float *turns;       /* [tokens][head size], cosines before sines */
     activation *normed; /* [tokens][stride_of(hidden)] */
     activation *query;  /* [tokens][heads][head size] */
@@ -43,8 +43,8 @@ static Scratch divide(char *base, const Model *model, long tokens, long most_key
     long projected = attended + 2 * model->key_heads * model->head_size;
     Scratch scratch;
     scratch.phases = part_of(base, &used, (model->layer_count * PHASES_A_LAYER + OTHER_PHASES) * sizeof(Phase));
-    scratch.hidden = part_of(base, &used, tokens * model->hidden * sizeof(float));
-    scratch.projected = part_of(base, &used, tokens * projected * sizeof(float));
+    scratch.hidden = part_of(base, &used, tokens * stride_of(model->hidden) * sizeof(float));
+    scratch.projected = part_of(base, &used, tokens * stride_of(projected) * sizeof(float));
     scratch.turns = part_of(base, &used, tokens * model->head_size * sizeof(float));
     scratch.normed = part_of(base, &used, tokens * stride_of(model->hidden) * sizeof(activation));
     scratch.query = part_of(base, &used, tokens * attended * sizeof(activation));

@@ -17,44 +17,54 @@ enum { MOST_ROWS = 2 };
 /* rows x 2 * pairs activations, `stride` from row to row. */
 typedef struct { const activation *at; long stride, pairs; } Left;
 
-/* Panels whose inputs follow each other: `count` of them, each of Left's pairs, number n at[places[n] * size]. */
-typedef struct { const uint32_t *at; const int32_t *places; long count, size; } Right;
+/* A panel of Left's pairs, and what to read ahead into the cache meanwhile. */
+typedef struct { const uint32_t *here; const char *ahead; } Panel;
 
-/* What to read ahead into the cache, `step` bytes in the time of a pair. */
-typedef struct { const char *at; long step; } Ahead;
+enum { WIDEST = 4 };
 
-typedef float Tile[MOST_ROWS][PANEL];
+typedef float Tile[MOST_ROWS * PANEL]; /* [rows][panels][PANEL] */
 
-static inline __attribute__((always_inline)) void multiply_rows(const int rows, Left left, Right right, Ahead ahead,
-                                                                Tile out) {
-    floats sums[MOST_ROWS][VECTORS];
-#pragma GCC unroll 12
-    for (int row = 0; row < rows; row++)
-#pragma GCC unroll 8
-        for (int i = 0; i < VECTORS; i++) sums[row][i] = all(0);
-    for (long n = 0; n < right.count; n++) {
-        const uint32_t *panel = right.at + right.places[n] * right.size;
-        for (long pair = 0; pair < left.pairs; pair++, left.at += 2, panel += PANEL, ahead.at += ahead.step) {
-            __builtin_prefetch(ahead.at, 0, 2);
-            __builtin_prefetch(ahead.at + 64, 0, 2);
+/* How many panels a product of so many rows takes at once, so that its sums fill the registers. */
+static inline int wide_for(int rows) { return rows * 4 <= MOST_ROWS ? 4 : rows * 2 <= MOST_ROWS ? 2 : 1; }
+
+static inline __attribute__((always_inline)) void multiply_rows(const int rows, const int wide, Left left,
+                                                                const Panel *panels, long step, int add, float *out) {
+    floats sums[MOST_ROWS * VECTORS];
+    const int across = wide * VECTORS;
+#pragma GCC unroll 32
+    for (int i = 0; i < rows * across; i++) sums[i] = add ? load(out + i * LANES) : all(0);
+    const uint32_t *here[WIDEST];
+    const char *ahead[WIDEST];
+#pragma GCC unroll 4
+    for (int panel = 0; panel < wide; panel++) here[panel] = panels[panel].here, ahead[panel] = panels[panel].ahead;
+    for (long pair = 0; pair < left.pairs; pair++, left.at += 2) {
+#pragma GCC unroll 4
+        for (int panel = 0; panel < wide; panel++) {
+            __builtin_prefetch(ahead[panel], 0, 2);
+            __builtin_prefetch(ahead[panel] + 64, 0, 2);
 #pragma GCC unroll 8
             for (int i = 0; i < VECTORS; i++) {
-                factors by = factors_of(load_words(panel + i * LANES));
+                factors by = factors_of(load_words(here[panel] + i * LANES));
 #pragma GCC unroll 12
-                for (int row = 0; row < rows; row++)
-                    sums[row][i] = add_product(sums[row][i], left.at + row * left.stride, by);
+                for (int row = 0; row < rows; row++) {
+                    floats *sum = &sums[row * across + panel * VECTORS + i];
+                    *sum = add_product(*sum, left.at + row * left.stride, by);
+                }
             }
+            here[panel] += PANEL, ahead[panel] += step;
         }
     }
-#pragma GCC unroll 12
-    for (int row = 0; row < rows; row++)
-#pragma GCC unroll 8
-        for (int i = 0; i < VECTORS; i++) store(out[row] + i * LANES, sums[row][i]);
+#pragma GCC unroll 32
+    for (int i = 0; i < rows * across; i++) store(out + i * LANES, sums[i]);
 }
 
-/* rows: 1 to MOST_ROWS. */
-static void multiply(int rows, Left left, Right right, Ahead ahead, Tile out) {
-#define CASE(count) case count: return multiply_rows(count, left, right, ahead, out)
+/* rows: 1 to MOST_ROWS; wide: 1 or wide_for(rows) panels; step: bytes that each panel's time of a pair reads ahead.
+out: the products, or with `add` what they are added to. */
+static void multiply(int rows, int wide, Left left, const Panel *panels, long step, int add, Tile out) {
+#define CASE(count) \
+    case count: \
+        if (wide == 1) return multiply_rows(count, 1, left, panels, step, add, out); \
+        return multiply_rows(count, wide_for(count), left, panels, step, add, out)
     switch (rows) {
         CASE(1); CASE(2);
 #ifdef __AVX512F__
