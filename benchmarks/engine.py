@@ -123,10 +123,10 @@ def timed(spent: dict[str, list[tuple[float, float]]], *places: tuple[str, Any, 
     """Wraps methods so that each call's end and milliseconds are kept."""
 
     def wrapped(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
+        def call(*args: Any, **named: Any) -> Any:
             started_s = time.perf_counter()
             try:
-                return method(*args)
+                return method(*args, **named)
             finally:
                 ended_s = time.perf_counter()
                 spent[name].append((ended_s, (ended_s - started_s) * 1e3))

@@ -80,8 +80,7 @@ def load_parts(checkpoint_dir: Path, settings: Settings, on_progress: Callable[[
     cache = KVCache(plan.block_count, plan.block_size, os.urandom(16), settings.prefix_caching)
     stop_token_ids = frozenset([stop] if isinstance(stop, int) else stop or ())
     scheduler = Scheduler(cache, stop_token_ids, settings.max_sequences, budget)
-    sampler = Sampler(stop_token_ids, runner.greedy_tokens if isinstance(runner, NativeRunner) else None)
-    return LoadedParts(encoder, model, runner, sampler, scheduler, defaults, plan.max_context_tokens)
+    return LoadedParts(encoder, model, runner, Sampler(stop_token_ids), scheduler, defaults, plan.max_context_tokens)
 
 
 def _step_budget(model: LoadedModel, asked: int | None) -> StepBudget:

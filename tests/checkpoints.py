@@ -25,6 +25,7 @@ class Shape:
     shards: int = 1
     rope_theta: float = 1_000_000.0
     dtype: str = "float32"
+    vocabulary: int = 0  # 0: the tokenizer's
 
 
 SHAPES = {
@@ -43,7 +44,7 @@ def write_checkpoint(directory: Path, shape: Shape, seed: int = 0) -> Qwen3ForCa
 
     The weights are scaled so that greedy answers keep changing, and the norms so that leaving one out shows.
     """
-    vocabulary = json.loads((CHECKPOINT_DIR / "config.json").read_text())["vocab_size"]
+    vocabulary = shape.vocabulary or json.loads((CHECKPOINT_DIR / "config.json").read_text())["vocab_size"]
     config = Qwen3Config(
         vocab_size=vocabulary, hidden_size=shape.hidden, num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads, num_key_value_heads=shape.key_value_heads, head_dim=shape.head_size,

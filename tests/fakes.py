@@ -20,10 +20,10 @@ from inference_server.config import Settings
 from inference_server.demo_model import CHECKPOINT_DIR
 from inference_server.engine.engine import Engine
 from inference_server.engine.kv_cache import KVCache
-from inference_server.engine.sampler import Sampler
+from inference_server.engine.sampler import Sampler, greedy_tokens
 from inference_server.engine.scheduler import Scheduler, StepBudget
 from inference_server.engine.step import Step
-from inference_server.engine.types import Chunk, QueueLimits
+from inference_server.engine.types import Chunk, Computed, QueueLimits
 from inference_server.listener import grpc_server
 from inference_server.metrics import Metrics
 from inference_server.service_state import Phase, ServiceState
@@ -50,14 +50,15 @@ class FakeRunner:
         assert self._steps_allowed
         self._steps_allowed.release(steps)
 
-    def forward(self, chunks: Rows[Chunk]) -> torch.Tensor:
+    def forward(self, chunks: Rows[Chunk], keep_logits: bool) -> Computed:
         if self._steps_allowed and not self.error:
             self._steps_allowed.acquire()
         if self.error:
             raise self.error
         self.step_count += 1
         time.sleep(self._step_s)
-        return torch.stack(self.rows(chunks))
+        logits = torch.stack(self.rows(chunks))
+        return Computed(greedy_tokens(logits), logits)
 
     def rows(self, chunks: Rows[Chunk]) -> list[torch.Tensor]:
         """A row of logits for each chunk."""

@@ -11,8 +11,8 @@ from inference_server.engine.attention.gathered import GatheredAttention
 from inference_server.engine.attention.in_place import InPlaceAttention
 from inference_server.engine.model_loader import LoadedModel
 from inference_server.engine.native.library import BLOCK
-from inference_server.engine.sampler import Sampler
-from inference_server.engine.types import SamplingParams, Sequence, TokenEvent
+from inference_server.engine.sampler import Sampler, greedy_tokens
+from inference_server.engine.types import Computed, SamplingParams, Sequence, TokenEvent
 from tests.model_engine import ALONE, STOP_IDS, EngineOptions, NativeModel, SteppedEngine, all_logits, tokens_of
 
 NEAR = 1e-5  # logits that close may change places where sums are taken in another order
@@ -152,7 +152,8 @@ class Mixes:
         sequence = Sequence(request.prompt, request.params, list(before))
         logits = all_logits(self._model, (*request.prompt, *before))[-1:]  # [1, V]
         noise = (torch.rand(64, logits.shape[1], generator=torch.Generator().manual_seed(0)) * 2 - 1) * NEAR
-        tokens = Sampler(STOP_IDS).sample(logits + noise, [sequence] * 64)
+        moved = logits + noise
+        tokens = Sampler(STOP_IDS).sample(Computed(greedy_tokens(moved), moved), [sequence] * 64)
         return both <= {token.token_id for token in tokens if token}
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from inference_server.engine.sampler import Sampler
-from inference_server.engine.types import SampledToken, SamplingParams, Sequence, TokenLogprobs
+from inference_server.engine.sampler import Sampler, greedy_tokens
+from inference_server.engine.types import Computed, SampledToken, SamplingParams, Sequence, TokenLogprobs
 
 STOP_TOKEN_IDS = frozenset({3, 4})  # the model's own
 VOCABULARY = 200  # more than the 89 that are fetched for a top_k of 20
@@ -32,7 +32,7 @@ def random_logits(rows: int, vocabulary: int = VOCABULARY, seed: int = 0, ties: 
 
 
 def sample(logits: torch.Tensor, rows: Rows[Sequence], sampler: Sampler | None = None) -> list[SampledToken | None]:
-    return (sampler or Sampler(STOP_TOKEN_IDS)).sample(logits.clone(), rows)
+    return (sampler or Sampler(STOP_TOKEN_IDS)).sample(Computed(greedy_tokens(logits), logits.clone()), rows)
 
 
 def sampled_ids(logits: torch.Tensor, rows: Rows[Sequence], sampler: Sampler | None = None) -> list[int]:

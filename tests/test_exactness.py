@@ -5,14 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from inference_server.engine.attention.gathered import GatheredAttention
 from inference_server.engine.kv_cache import KVCache
 from inference_server.engine.model_loader import LoadedModel
 from inference_server.engine.sampler import Sampler
 from inference_server.engine.scheduler import Scheduler
-from inference_server.engine.types import SamplingParams, Sequence
+from inference_server.engine.types import Computed, SamplingParams, Sequence
 from tests.checkpoints import Shape, write_checkpoint
 from tests.mixes import Mixes
 from tests.model_engine import ALONE, EngineOptions, SteppedEngine, all_logits, load, tokens_of
@@ -120,10 +119,12 @@ def test_two_thousand_random_mixes_give_what_each_request_gets_alone(model: Load
 def _swap_two_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     sample = Sampler.sample
 
-    def swapped(self: Sampler, logits: torch.Tensor, sequences: list[Sequence]) -> object:
-        if len(logits) > 1:
-            logits = logits[[1, 0, *range(2, len(logits))]]
-        return sample(self, logits, sequences)
+    def swapped(self: Sampler, computed: Computed, sequences: list[Sequence]) -> object:
+        if len(sequences) > 1:
+            order = [1, 0, *range(2, len(sequences))]
+            logits = computed.logits[order] if len(computed.logits) else computed.logits
+            computed = Computed([computed.likeliest[row] for row in order], logits)
+        return sample(self, computed, sequences)
 
     monkeypatch.setattr(Sampler, "sample", swapped)
 

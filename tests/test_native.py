@@ -18,7 +18,7 @@ from inference_server.engine.native.library import BLOCK, Library, available_var
 from inference_server.engine.native.runner import NativeRunner
 from inference_server.engine.native.weights import PackedWeights
 from inference_server.engine.sampler import greedy_tokens
-from inference_server.engine.types import NO_SAMPLING, Chunk, Sequence
+from inference_server.engine.types import NO_SAMPLING, Chunk, Computed, Sequence
 from inference_server.loading import load_parts
 from tests.checkpoints import Shape, write_checkpoint
 from tests.fakes import settings
@@ -76,7 +76,7 @@ def test_logits_are_no_further_from_float32_than_those_of_transformers(variant: 
     assert usual < exact.std() / 2
     runner = NativeRunner(PackedWeights(load(tmp_path)), Library(variant), BLOCKS)
     for start, count in ((0, 1), (1, 70), (71, 78), (149, 1)):
-        seen = runner.forward([Chunk(sequence, start, count)])[0].float()
+        seen = runner.forward([Chunk(sequence, start, count)]).logits[0].float()
         assert (seen - exact[start + count - 1]).abs().max() <= usual, (start, count)
 
 
@@ -92,7 +92,7 @@ def test_logits_are_the_same_bits_however_a_prompt_is_divided_and_whatever_is_be
     length = 131
     together._cache.normal_()  # what other sequences have left there
     mine = sequences(4, length, block_seed=1)
-    expected = [alone.forward([Chunk(sequence, 0, length)])[0].clone() for sequence in sequences(4, length)]
+    expected = [alone.forward([Chunk(sequence, 0, length)]).logits[0].clone() for sequence in sequences(4, length)]
     rng = random.Random(2)
     torch.set_num_threads(threads)
     try:
@@ -106,7 +106,7 @@ def test_logits_are_the_same_bits_however_a_prompt_is_divided_and_whatever_is_be
             if not chunks:
                 continue
             rng.shuffle(chunks)
-            for chunk, row in zip(chunks, together.forward(chunks), strict=True):
+            for chunk, row in zip(chunks, together.forward(chunks).logits, strict=True):
                 index = mine.index(chunk.sequence)
                 computed[index], ends[index] = chunk.start + chunk.count, row.clone()
     finally:
@@ -139,8 +139,10 @@ def run_mixes(model: NativeModel, count: int) -> None:
 def test_mixes_find_code_that_depends_on_what_is_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, forward = native_of(tmp_path, VARIANTS[0]), NativeRunner.forward
 
-    def swapped(runner: NativeRunner, chunks: list[Chunk]) -> torch.Tensor:
-        return forward(runner, chunks).roll(len(chunks) - 1, dims=0)
+    def swapped(runner: NativeRunner, chunks: list[Chunk], keep_logits: bool) -> Computed:
+        computed = forward(runner, chunks, keep_logits)
+        tokens = computed.likeliest
+        return Computed([*tokens[1:], tokens[0]], computed.logits.roll(-1, dims=0))
 
     monkeypatch.setattr(NativeRunner, "forward", swapped)
     with pytest.raises(AssertionError):
@@ -152,14 +154,16 @@ def test_what_is_not_finite_stays_its_sequences_own_and_can_be_cleared(tmp_path:
     native = native_of(tmp_path, VARIANTS[0])
     runner = NativeRunner(native.weights, native.library, BLOCKS)
     ill, well, later = sequences(3, 40)
-    expected = NativeRunner(native.weights, native.library, BLOCKS).forward([Chunk(well, 0, 40)])
+    expected = NativeRunner(native.weights, native.library, BLOCKS).forward([Chunk(well, 0, 40)]).logits
     runner._cache[:, :, ill.block_ids] = float("nan")
     seen = runner.forward([Chunk(ill, 35, 5), Chunk(well, 0, 40)])
-    assert seen[0].isnan().all()
-    assert torch.equal(seen[1:], expected)
+    assert seen.logits[0].isnan().all()
+    assert seen.likeliest[0] is None
+    assert torch.equal(seen.logits[1:], expected)
+    assert seen.likeliest[1] is not None
     runner.clear(ill.block_ids)
     again = Sequence(later.prompt_token_ids, NO_SAMPLING, block_ids=ill.block_ids)
-    assert runner.forward([Chunk(again, 0, 5)]).isfinite().all()
+    assert runner.forward([Chunk(again, 0, 5)]).logits.isfinite().all()
 
 
 @needs_code
@@ -179,9 +183,9 @@ def test_threads_that_openmp_does_not_give_are_not_waited_for(tmp_path: Path) ->
     runner = NativeRunner(native.weights, native.library, BLOCKS)
     torch.set_num_threads(4)
     try:
-        expected = runner.forward([Chunk(sequence, 0, 50)]).clone()
+        expected = runner.forward([Chunk(sequence, 0, 50)]).logits.clone()
         native.library._parallel = None
-        assert torch.equal(runner.forward([Chunk(sequence, 0, 50)]), expected)
+        assert torch.equal(runner.forward([Chunk(sequence, 0, 50)]).logits, expected)
     finally:
         torch.set_num_threads(1)
 
@@ -305,11 +309,10 @@ def test_a_server_runs_a_bfloat16_model_through_compiled_code(tmp_path: Path) ->
     parts = load_parts(tmp_path, asked, lambda share: None)
     runner, cache = parts.runner, parts.scheduler.cache
     assert isinstance(runner, NativeRunner)
-    assert parts.sampler._greedy_tokens == runner.greedy_tokens
     assert runner._cache.shape[2] == cache.use.total_blocks + 1
     runner.warm_up()
     last = Sequence((5, 6, 7), NO_SAMPLING, block_ids=[cache.use.total_blocks])
-    assert runner.forward([Chunk(last, 0, 3)]).isfinite().all()
+    assert runner.forward([Chunk(last, 0, 3)]).likeliest != [None]
     assert runner._cache[:, :, -1].any()
     with pytest.raises(IndexError, match="1 blocks, 2 are needed"):
         runner.forward([Chunk(last, 0, BLOCK + 1)])
@@ -317,15 +320,42 @@ def test_a_server_runs_a_bfloat16_model_through_compiled_code(tmp_path: Path) ->
 
 @needs_code
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("vocabulary", [5, 48, 1003])
-def test_greedy_tokens_are_those_of_the_slow_path(variant: str, vocabulary: int) -> None:
-    library, generator = Library(variant), torch.Generator().manual_seed(0)
-    logits = torch.randn(200, vocabulary, generator=generator).bfloat16()
-    logits[:50] = logits[:50].round()  # many are equal
-    logits[50:60] = -logits[50:60].abs() - 1
-    for row, wrong in enumerate([torch.nan, torch.inf, -torch.inf] * 5, start=100):
-        logits[row, row * 7 % vocabulary] = wrong
-    expected = greedy_tokens(logits)
-    assert expected.count(None) == 15
-    for rows in (logits, logits[:1], logits[100:101], logits[::3]):
-        assert library.greedy_tokens(rows) == greedy_tokens(rows)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("vocabulary", [5, 48, 64, 1003])
+def test_the_likeliest_token_is_that_of_the_slow_path_with_logits_or_without(
+    variant: str, threads: int, vocabulary: int, tmp_path: Path
+) -> None:
+    model, rng = model_of(tmp_path, dataclasses.replace(SHAPE, vocabulary=vocabulary, tied=False)), random.Random(0)
+    output = model.module.output.weight.data
+    output[:] = output[[rng.randrange(-(-vocabulary // 3)) for _ in range(vocabulary)]]  # many are equal
+    runner = NativeRunner(PackedWeights(model), Library(variant), 80)
+    asked = [
+        Sequence(tuple(rng.choices(range(vocabulary), k=9)), NO_SAMPLING, block_ids=[block]) for block in range(1, 71)
+    ]
+    chunks = [Chunk(sequence, 0, rng.randint(1, 9)) for sequence in asked]
+    torch.set_num_threads(threads)
+    try:
+        for count in (1, 13, 70):
+            seen = runner.forward(chunks[:count])
+            assert seen.likeliest == greedy_tokens(seen.logits)
+            unseen = runner.forward(chunks[:count], keep_logits=False)
+            assert unseen.likeliest == seen.likeliest
+            assert unseen.logits.shape == (0, vocabulary)
+    finally:
+        torch.set_num_threads(1)
+    if vocabulary > 5:
+        assert len(set(seen.likeliest)) > 5
+
+
+@needs_code
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("fault", [torch.nan, torch.inf])
+def test_a_logit_that_is_not_finite_is_seen_wherever_it_is(variant: str, fault: float, tmp_path: Path) -> None:
+    (sequence,) = sequences(1, 3)
+    for token_id in (0, 40, 76):
+        (tmp_path / f"{token_id}").mkdir()
+        model = model_of(tmp_path / f"{token_id}", dataclasses.replace(SHAPE, vocabulary=77, tied=False))
+        model.module.output.weight.data[token_id] = fault
+        runner = NativeRunner(PackedWeights(model), Library(variant), BLOCKS)
+        for keep_logits in (True, False):
+            assert runner.forward([Chunk(sequence, 0, 3)], keep_logits).likeliest == [None]

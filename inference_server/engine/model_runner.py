@@ -11,7 +11,8 @@ from inference_server.engine.attention.types import Attention
 from inference_server.engine.decode_graphs import DecodeGraphs
 from inference_server.engine.kv_cache import SCRATCH_BLOCK
 from inference_server.engine.model_loader import LoadedModel
-from inference_server.engine.types import NO_SAMPLING, Chunk, Sequence
+from inference_server.engine.sampler import greedy_tokens
+from inference_server.engine.types import NO_SAMPLING, Chunk, Computed, Sequence
 
 
 class ModelRunner:
@@ -30,11 +31,15 @@ class ModelRunner:
             self._graphs.capture(lambda size: self._attention.prepare([self._scratch] * size))
 
     @torch.inference_mode()
-    def forward(self, chunks: Rows[Chunk]) -> torch.Tensor:
-        """Computes the chunks, whose sequences must hold the blocks that they need.
+    def forward(self, chunks: Rows[Chunk], keep_logits: bool = True) -> Computed:
+        """Computes the chunks, whose sequences must hold the blocks that they need. Logits have the weights' type.
 
-        Returns the logits that follow the last token of each chunk: [C, V], in the weights' type.
+        Without keep_logits nobody will look at them: some runners then save the work of writing them down.
         """
+        logits = self._logits(chunks)
+        return Computed(greedy_tokens(logits), logits)
+
+    def _logits(self, chunks: Rows[Chunk]) -> torch.Tensor:
         size = self._graphs.size_for(chunks) if self._graphs else None
         padded = [*chunks, *[self._scratch] * (size - len(chunks))] if size else chunks
         self._attention.prepare(padded)
@@ -45,7 +50,7 @@ class ModelRunner:
 
     def probe(self) -> None:
         """Runs one token that belongs to nobody. Raises where the device is not able to, or gives no finite numbers."""
-        if not self.forward([self._scratch]).isfinite().all():
+        if self.forward([self._scratch]).likeliest == [None]:
             raise RuntimeError("the model's output is not finite")
 
     def clear(self, block_ids: list[int]) -> None:

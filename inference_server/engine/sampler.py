@@ -1,7 +1,6 @@
 """Logits to tokens. Called by the engine once a step; knows sequences' parameters and token ids, not their text."""
 
 import math
-from collections.abc import Callable
 from collections.abc import Sequence as Rows
 
 import torch
@@ -9,38 +8,34 @@ import torch
 from inference_server.engine.draw import draw, likeliest, pick_rows
 from inference_server.engine.gumbel import key_of
 from inference_server.engine.penalties import Penalties, is_penalised
-from inference_server.engine.types import SampledToken, SamplingParams, Sequence, TokenLogprobs
+from inference_server.engine.types import Computed, SampledToken, SamplingParams, Sequence, TokenLogprobs
 
 # Below it a temperature is greedy: a lead of 1e-3 in the logits already weighs e**100.
 _GREEDY_BELOW = 1e-5
 _ARGMAX_BLOCKS = 128
 
-GreedyTokens = Callable[[torch.Tensor], list[int | None]]
-
 
 class Sampler:
     """Picks the next token of each sequence. stop_token_ids: the model's own end tokens."""
 
-    def __init__(self, stop_token_ids: frozenset[int], faster: GreedyTokens | None = None) -> None:
-        """faster: what does the work of `greedy_tokens` instead."""
+    def __init__(self, stop_token_ids: frozenset[int]) -> None:
         self._stop_token_ids = stop_token_ids
-        self._greedy_tokens = faster or greedy_tokens
         self._penalties = Penalties()
 
     @torch.inference_mode()
-    def sample(self, logits: torch.Tensor, sequences: Rows[Sequence]) -> list[SampledToken | None]:
+    def sample(self, computed: Computed, sequences: Rows[Sequence]) -> list[SampledToken | None]:
         """Picks one token per row, None for a row whose logits are not all finite.
 
-        logits: [S, V] float32 or bfloat16, overwritten; row i's token takes place len(sequences[i].token_ids) in its
-        answer. In this order: log-probabilities of the raw logits, penalties, bias, min_tokens; then argmax, or
-        temperature, min_p, top_k, top_p and a draw. The draw adds noise that depends on (seed, choice, place, token id)
-        alone, so that a row's token does not depend on its neighbours. Equal logits are in the order of their ids.
+        computed: of S rows, float32 or bfloat16, overwritten; without logits only where `is_plain` holds for all. Row
+        i's token takes place len(sequences[i].token_ids) in its answer. In this order: log-probabilities of the raw
+        logits, penalties, bias, min_tokens; then argmax, or temperature, min_p, top_k, top_p and a draw. The draw adds
+        noise that depends on (seed, choice, place, token id) alone, so that a row's token does not depend on its
+        neighbours. Equal logits are in the order of their ids.
         """
-        token_ids = self._greedy_tokens(logits)
-        tokens = [None if token_id is None else SampledToken(token_id) for token_id in token_ids]
-        edited = [row for row, token in enumerate(tokens) if token and not _is_plain(sequences[row])]
+        tokens = [None if token_id is None else SampledToken(token_id) for token_id in computed.likeliest]
+        edited = [row for row, token in enumerate(tokens) if token and not is_plain(sequences[row])]
         if edited:
-            sampled = self._sample(pick_rows(logits, edited).float(), [sequences[row] for row in edited])
+            sampled = self._sample(pick_rows(computed.logits, edited).float(), [sequences[row] for row in edited])
             for row, token in zip(edited, sampled, strict=True):
                 tokens[row] = token
         return tokens
@@ -115,7 +110,7 @@ def argmax(logits: torch.Tensor) -> torch.Tensor:
     return token_ids
 
 
-def _is_plain(sequence: Sequence) -> bool:
+def is_plain(sequence: Sequence) -> bool:
     """Whether its next token is the likeliest one, and nothing else is asked about it."""
     params = sequence.params
     return (

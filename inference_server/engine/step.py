@@ -10,8 +10,8 @@ from typing import Protocol
 
 import torch
 
-from inference_server.engine.sampler import Sampler, finite_rows
-from inference_server.engine.types import Chunk, SampledToken
+from inference_server.engine.sampler import Sampler, is_plain
+from inference_server.engine.types import Chunk, Computed, SampledToken
 from inference_server.errors import OutOfMemory, SequenceFailed
 
 _log = logging.getLogger(__name__)
@@ -23,8 +23,8 @@ Outcome = SampledToken | OutOfMemory | SequenceFailed | None
 class Runner(Protocol):
     """What a step needs of the model runner."""
 
-    def forward(self, chunks: Rows[Chunk]) -> torch.Tensor:
-        """The logits that follow each chunk's last token: [C, V]."""
+    def forward(self, chunks: Rows[Chunk], keep_logits: bool) -> Computed:
+        """What follows each chunk's last token."""
 
     def probe(self) -> None:
         """Raises where the device is broken."""
@@ -80,20 +80,15 @@ class Step:
         return outcomes
 
     def _compute(self, chunks: Rows[Chunk]) -> list[Outcome]:
-        logits = self._runner.forward(chunks)  # [C, V]
         sampling = [place for place, chunk in enumerate(chunks) if chunk.samples]
-        reading = [place for place, chunk in enumerate(chunks) if not chunk.samples]
-        outcomes: list[Outcome] = [None] * len(chunks)
-        if reading:  # what a prompt has written so far may be shared, so it is looked at
-            for place, is_finite in zip(reading, finite_rows(logits[reading]), strict=True):
-                if not is_finite:
-                    outcomes[place] = NotFinite("its prompt's logits are not finite")
-        if sampling:
-            rows = logits if not reading else logits[sampling]
-            for place, token in zip(
-                sampling, self._sampler.sample(rows, [chunks[place].sequence for place in sampling]), strict=True
-            ):
-                outcomes[place] = NotFinite("its logits are not finite") if token is None else token
+        sequences = [chunks[place].sequence for place in sampling]
+        computed = self._runner.forward(chunks, keep_logits=not all(map(is_plain, sequences)))
+        # what a prompt has written so far may be shared, so it is looked at in any case
+        outcomes: list[Outcome] = [
+            NotFinite("its logits are not finite") if token_id is None else None for token_id in computed.likeliest
+        ]
+        for place, token in zip(sampling, self._sampler.sample(computed.of(sampling), sequences), strict=True):
+            outcomes[place] = token or outcomes[place]
         return outcomes
 
 

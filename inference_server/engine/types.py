@@ -2,6 +2,10 @@
 
 import enum
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # it takes a second to import, and not all who read these words need it
+    import torch
 
 
 class FinishReason(enum.Enum):
@@ -76,6 +80,21 @@ class Chunk:
     def samples(self) -> bool:
         """Whether a token follows; else there are more known ones to compute."""
         return self.start + self.count == self.sequence.length
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What follows the last token of each of a step's chunks; valid until the next step."""
+
+    likeliest: list[int | None]  # [C], the first of the largest logits; None where they are not all finite
+    logits: "torch.Tensor"  # [C, V], or [0, V] where they were not to be kept
+
+    def of(self, chunks: list[int]) -> "Computed":
+        """What follows some of the chunks, in ascending order."""
+        if len(chunks) == len(self.likeliest):
+            return self
+        logits = self.logits[chunks] if len(self.logits) else self.logits
+        return Computed([self.likeliest[chunk] for chunk in chunks], logits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,10 +75,10 @@ def difference_from_reference(library: Library) -> float:
     worst = 0.0
     for places in _STEPS:
         chunks = [Chunk(sequence, *place) for sequence, place in zip(sequences, places, strict=False)]
-        seen = native.forward(chunks).clone()
-        if not torch.equal(native.forward(chunks[:1]), seen[:1]):
+        seen = native.forward(chunks).logits.clone()
+        if not torch.equal(native.forward(chunks[:1]).logits, seen[:1]):
             return math.inf
-        difference = (seen.float() - reference.forward(chunks)).abs().max().item()
+        difference = (seen.float() - reference.forward(chunks).logits).abs().max().item()
         worst = max(worst, difference) if difference == difference else difference
     return worst
 

@@ -20,6 +20,7 @@ typedef struct Worker {
     Scratch scratch;
     Team team;
     Desk desk;
+    Best *bests; /* of this thread */
     long rows; /* of hidden: the step's tokens, in the end the last of each chunk */
 } Worker;
 
@@ -110,13 +111,20 @@ static void gate(Worker *worker, long row, long rows, long panel, Tile tile) {
     }
 }
 
-static void keep_logits(Worker *worker, long row, long rows, long panel, Tile tile) {
-    long vocabulary = worker->model->vocabulary, left = vocabulary - panel * PANEL;
+/* Logits are bfloat16 numbers, whether they are kept or only looked at. */
+static void see_logits(Worker *worker, long row, long rows, long panel, Tile tile) {
+    long vocabulary = worker->model->vocabulary, columns = smaller(vocabulary - panel * PANEL, PANEL);
     for (long i = 0; i < rows; i++) {
-        uint16_t last[PANEL], *to = worker->step->logits + (row + i) * vocabulary + panel * PANEL;
-        uint16_t *narrow = left < PANEL ? last : to;
-        for (long k = 0; k < PANEL; k += LANES) store_narrowed(narrow + k, load(tile + i * PANEL + k));
-        if (left < PANEL) memcpy(to, last, left * sizeof *to);
+        float *logits = tile + i * PANEL;
+        uint16_t last[PANEL], *kept = worker->step->logits + (row + i) * vocabulary + panel * PANEL;
+        uint16_t *to = columns < PANEL ? last : kept;
+        for (long k = columns; k < PANEL; k++) logits[k] = logits[0]; /* behind the vocabulary: never the first */
+        for (long k = 0; k < PANEL; k += LANES) {
+            floats some = rounded(load(logits + k));
+            see(worker->bests + row + i, some, (panel * PANEL + k) / LANES);
+            if (worker->step->logits) store_narrowed(to + k, some);
+        }
+        if (worker->step->logits && columns < PANEL) memcpy(kept, last, columns * sizeof *kept);
     }
 }
 
@@ -228,8 +236,8 @@ static void run_layer(Worker *worker, const Layer *layer) {
 typedef struct {
     const Model *model;
     const Step *step;
+    Scratch scratch;
     int (*team_size)(void);
-    long threads;
     atomic_long arrived;
 } Call;
 
@@ -238,40 +246,34 @@ static void work(void *argument) {
     Call *call = argument;
     const Model *model = call->model;
     const Step *step = call->step;
-    Worker worker = {.model = model, .step = step, .rows = step->tokens};
-    worker.scratch = divide(step->scratch, model, step->tokens, step->most_keys, call->threads);
+    Worker worker = {.model = model, .step = step, .scratch = call->scratch, .rows = step->tokens};
     worker.team = (Team){worker.scratch.phases, 0, call->team_size ? call->team_size() : 1};
     long thread = atomic_fetch_add(&call->arrived, 1), bytes;
     worker.desk = desk_at(worker.scratch.desks + thread * worker.scratch.desk_bytes, model, step->most_keys, &bytes);
+    worker.bests = worker.scratch.bests + thread * step->chunk_count;
+    forget(worker.bests, step->chunk_count);
     embed(&worker);
     for (long layer = 0; layer < model->layer_count; layer++) run_layer(&worker, model->layers + layer);
     norm_rows(&worker, model->norm);
-    product(&worker, worker.scratch.normed, model->hidden, model->output, model->vocabulary, keep_logits);
+    product(&worker, worker.scratch.normed, model->hidden, model->output, model->vocabulary, see_logits);
 }
 
 /* Bytes that a step of such sizes wants as scratch. */
-long scratch_bytes(const Model *model, long tokens, long most_keys, long threads) {
-    return divide(NULL, model, tokens, most_keys, threads).bytes;
+long scratch_bytes(const Model *model, long tokens, long chunks, long most_keys, long threads) {
+    return divide(NULL, model, tokens, chunks, most_keys, threads).bytes;
 }
 
 typedef void Parallel(void (*work)(void *), void *argument, unsigned threads, unsigned flags);
 
 /* parallel: OpenMP's GOMP_parallel, team_size: its omp_get_num_threads; without them the caller's thread is alone. */
 void forward(const Model *model, const Step *step, Parallel *parallel, int (*team_size)(void), long threads) {
-    Call call = {model, step, parallel ? team_size : NULL, threads, 0};
-    Scratch scratch = divide(step->scratch, model, step->tokens, step->most_keys, threads);
-    memset(step->scratch, 0, (char *)scratch.hidden - step->scratch);
+    Scratch scratch = divide(step->scratch, model, step->tokens, step->chunk_count, step->most_keys, threads);
+    Call call = {model, step, scratch, parallel ? team_size : NULL, 0};
+    memset(scratch.phases, 0, (char *)scratch.hidden - (char *)scratch.phases);
     if (parallel)
         parallel(work, &call, threads, 0);
     else
         work(&call);
-}
-
-/* ids: [rows], of logits [rows][vocabulary] bfloat16; NOT_FINITE for a row that has more than finite numbers. */
-void greedy_tokens(const uint16_t *logits, long rows, long vocabulary, int64_t *ids, Parallel *parallel, long threads) {
-    Rows all_rows = {logits, rows, vocabulary, ids, 0};
-    if (parallel && rows > 1)
-        parallel(find_rows, &all_rows, threads, 0);
-    else
-        find_rows(&all_rows);
+    for (long row = 0; row < step->chunk_count; row++)
+        step->likeliest[row] = likeliest(scratch.bests, call.arrived, step->chunk_count, row);
 }

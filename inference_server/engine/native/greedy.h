@@ -1,40 +1,40 @@
-/* The likeliest token of each row of logits. */
+/* The likeliest token of each row of logits, found as they come. */
 #pragma once
 #include <math.h>
 #include "numbers.h"
-#include "team.h"
 
 enum { NOT_FINITE = -1 };
 
-/* The first of the largest of `count` bfloat16 numbers, or NOT_FINITE where one is no finite number. */
-static int64_t greedy_token(const uint16_t *logits, long count) {
-    long whole = count / LANES * LANES, first = 0;
-    floats most = all(-INFINITY), wrong = all(0);
-    for (long i = 0; i < whole; i += LANES) {
-        floats some = load_widened(logits + i);
-        most = chosen(some > most, some, most);
-        wrong += some - some;
-    }
-    float top = largest(most), rest = total(wrong);
-    for (long i = whole; i < count; i++) {
-        float one = widened(logits[i]);
-        top = one > top ? one : top;
-        rest += one - one;
-    }
-    if (rest != 0) return NOT_FINITE;
-    while (widened(logits[first]) != top) first++;
-    return first;
+/* What one thread has seen of a row: each lane its largest logit, from the first vector that had it, and a sum that is
+0 while all were finite. */
+typedef struct { floats most, wrong; ints vector; } Best;
+
+static void forget(Best *bests, long rows) {
+    for (long row = 0; row < rows; row++) bests[row] = (Best){all(-INFINITY), all(0), (ints){}};
 }
 
-typedef struct {
-    const uint16_t *logits;
-    long rows, vocabulary;
-    int64_t *ids;
-    atomic_long taken;
-} Rows;
+/* Logits LANES * vector and on; of one thread each vector comes after those of lower numbers. */
+static inline void see(Best *best, floats logits, long vector) {
+    ints more = logits > best->most;
+    best->most = chosen(more, logits, best->most);
+    best->vector = ((int32_t)vector & more) | (best->vector & ~more);
+    best->wrong += logits - logits;
+}
 
-static void find_rows(void *argument) {
-    Rows *all_rows = argument;
-    for (long row; (row = atomic_fetch_add(&all_rows->taken, 1)) < all_rows->rows;)
-        all_rows->ids[row] = greedy_token(all_rows->logits + row * all_rows->vocabulary, all_rows->vocabulary);
+/* bests: [threads][rows]. The first of the largest, or NOT_FINITE where one is no finite number. */
+static int64_t likeliest(const Best *bests, long threads, long rows, long row) {
+    float most = -INFINITY, wrong = 0;
+    int64_t token = NOT_FINITE;
+    for (long thread = 0; thread < threads; thread++) {
+        const Best *best = bests + thread * rows + row;
+        for (int lane = 0; lane < LANES; lane++) {
+            int64_t own = (int64_t)best->vector[lane] * LANES + lane;
+            wrong += best->wrong[lane];
+            if (best->most[lane] > most || (best->most[lane] == most && own < token)) {
+                most = best->most[lane];
+                token = own;
+            }
+        }
+    }
+    return wrong == 0 ? token : NOT_FINITE;
 }

@@ -43,8 +43,10 @@ class StepParts(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_long) for name in ("tokens", "chunk_count", "most_keys")),
-        *((name, ctypes.c_void_p) for name in ("token_ids", "chunks", "block_ids", "scratch", "logits")),
-    ]
+        *((name, ctypes.c_void_p) for name in (
+            "token_ids", "chunks", "block_ids", "scratch", "logits", "likeliest",
+        )),
+    ]  # fmt: skip
 
 
 class Library:
@@ -64,36 +66,22 @@ class Library:
         if ctypes.string_at(ctypes.addressof(compiled_from)).decode() != source_digest():
             raise OSError("it was compiled from other sources; `make` compiles it anew")
         self._forward, self._scratch_bytes = library.forward, library.scratch_bytes
-        self._greedy_tokens = library.greedy_tokens
         model = ctypes.POINTER(ModelParts)
         self._scratch_bytes.restype = ctypes.c_long
-        self._scratch_bytes.argtypes = (model, *[ctypes.c_long] * 3)
+        self._scratch_bytes.argtypes = (model, *[ctypes.c_long] * 4)
         self._forward.restype = None
         self._forward.argtypes = (model, ctypes.POINTER(StepParts), ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long)
-        self._greedy_tokens.restype = None
-        self._greedy_tokens.argtypes = (
-            ctypes.c_void_p, ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long,
-        )  # fmt: skip
         self._parallel, self._team_size = _openmp()
 
     def scratch_bytes(self, model: ModelParts, step: StepParts) -> int:
         """How much memory a step wants beside the cache."""
         threads = torch.get_num_threads()
-        wanted: int = self._scratch_bytes(model, step.tokens, step.most_keys, threads)
+        wanted: int = self._scratch_bytes(model, step.tokens, step.chunk_count, step.most_keys, threads)
         return wanted
 
     def forward(self, model: ModelParts, step: StepParts) -> None:
         """Returns when all threads have; Python's lock is free meanwhile."""
         self._forward(model, step, self._parallel, self._team_size, torch.get_num_threads())
-
-    def greedy_tokens(self, logits: torch.Tensor) -> list[int | None]:
-        """As `sampler.greedy_tokens`, of logits [S, V] bfloat16 on the CPU, which are read once."""
-        assert logits.dtype is torch.bfloat16
-        logits = logits.contiguous()
-        ids = torch.empty(len(logits), dtype=torch.int64)
-        threads = torch.get_num_threads()
-        self._greedy_tokens(logits.data_ptr(), *logits.shape, ids.data_ptr(), self._parallel, threads)
-        return [None if token_id < 0 else token_id for token_id in ids.tolist()]
 
 
 def available_variants() -> list[str]:

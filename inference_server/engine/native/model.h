@@ -34,5 +34,6 @@ typedef struct {
     const Chunk *chunks;
     const int32_t *block_ids;
     char *scratch;
-    uint16_t *logits; /* [chunks][vocabulary] bfloat16, behind each chunk's last token */
+    uint16_t *logits;   /* [chunks][vocabulary] bfloat16, behind each chunk's last token; NULL: they are not kept */
+    int64_t *likeliest; /* [chunks], the first of its largest logits, NOT_FINITE where they are not all finite */
 } Step;

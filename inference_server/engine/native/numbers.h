@@ -38,12 +38,18 @@ static inline floats load_widened(const uint16_t *from) {
     return (floats)(__builtin_convertvector(some, words) << 16);
 }
 
-/* Half to even. */
-static inline void store_narrowed(uint16_t *to, floats some) {
+/* To the next bfloat16 number, half to even. */
+static inline floats rounded(floats some) {
     words bits = (words)some;
-    halves narrow = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, halves);
+    return (floats)((bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000);
+}
+
+static inline void store_narrowed(uint16_t *to, floats some) {
+    halves narrow = __builtin_convertvector((words)rounded(some) >> 16, halves);
     memcpy(to, &narrow, sizeof narrow);
 }
+
+
 
 static inline floats chosen(ints where, floats one, floats other) {
     return (floats)(((ints)one & where) | ((ints)other & ~where));

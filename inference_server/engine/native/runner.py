@@ -7,7 +7,7 @@ import torch
 from inference_server.engine.kv_cache import SCRATCH_BLOCK
 from inference_server.engine.native.library import BLOCK, Library, ModelParts, StepParts
 from inference_server.engine.native.weights import PackedWeights, pages
-from inference_server.engine.types import NO_SAMPLING, Chunk, Sequence
+from inference_server.engine.types import NO_SAMPLING, Chunk, Computed, Sequence
 
 
 class NativeRunner:
@@ -30,11 +30,8 @@ class NativeRunner:
         self._logits = torch.empty(0, self._parts.vocabulary, dtype=torch.bfloat16)
         self._nobody = Chunk(Sequence((0,), NO_SAMPLING, block_ids=[SCRATCH_BLOCK]), 0, 1)
 
-    def forward(self, chunks: Rows[Chunk]) -> torch.Tensor:
-        """Computes the chunks, whose sequences must hold the blocks that they need.
-
-        Returns the logits that follow the last token of each chunk: [C, V] bfloat16, valid until the next call.
-        """
+    def forward(self, chunks: Rows[Chunk], keep_logits: bool = True) -> Computed:
+        """As `ModelRunner.forward`. Logits are bfloat16."""
         token_ids: list[int] = []
         places: list[int] = []
         block_ids: list[int] = []
@@ -49,16 +46,14 @@ class NativeRunner:
         step = StepParts(len(token_ids), len(chunks), -(-longest // BLOCK) * BLOCK)
         numbers = [torch.tensor(part, dtype=torch.int32) for part in (token_ids, places, block_ids)]
         step.token_ids, step.chunks, step.block_ids = (part.data_ptr() for part in numbers)
-        if len(self._logits) < len(chunks):  # memory that is new in every step costs as much as the step
+        if keep_logits and len(self._logits) < len(chunks):  # new memory costs as much as a step
             self._logits = torch.empty(len(chunks), self._parts.vocabulary, dtype=torch.bfloat16)
-        logits = self._logits[: len(chunks)]
-        step.logits, step.scratch = logits.data_ptr(), self._scratch_for(step)
+        logits = self._logits[: len(chunks) if keep_logits else 0]
+        likeliest = torch.empty(len(chunks), dtype=torch.int64)
+        step.scratch, step.likeliest = self._scratch_for(step), likeliest.data_ptr()
+        step.logits = logits.data_ptr() if keep_logits else None
         self._library.forward(self._parts, step)
-        return logits
-
-    def greedy_tokens(self, logits: torch.Tensor) -> list[int | None]:
-        """As `sampler.greedy_tokens`, of what `forward` returns."""
-        return self._library.greedy_tokens(logits)
+        return Computed([None if token_id < 0 else token_id for token_id in likeliest.tolist()], logits)
 
     def warm_up(self) -> None:
         """Runs one token. Raises where the model cannot run."""
@@ -66,7 +61,7 @@ class NativeRunner:
 
     def probe(self) -> None:
         """Runs one token that belongs to nobody. Raises where it gives no finite numbers."""
-        if not self.forward([self._nobody]).isfinite().all():
+        if self.forward([self._nobody]).likeliest == [None]:
             raise RuntimeError("the model's output is not finite")
 
     def clear(self, block_ids: list[int]) -> None:

@@ -1,5 +1,6 @@
 /* A step's memory beside weights and cache, divided. */
 #pragma once
+#include "greedy.h"
 #include "model.h"
 #include "team.h"
 
@@ -17,6 +18,7 @@ typedef struct {
     activation *query;  /* [tokens][heads][head size] */
     activation *seen;   /* [tokens][stride_of(heads * head size)] */
     activation *gated;  /* [tokens][stride_of(intermediate)] */
+    Best *bests;        /* [threads][chunks] */
     char *desks;        /* [threads][desk_bytes] */
     long desk_bytes, bytes;
 } Scratch;
@@ -38,7 +40,7 @@ static Desk desk_at(char *base, const Model *model, long most_keys, long *bytes)
 }
 
 /* base: on a line of the processor's cache, or NULL to learn the size. */
-static Scratch divide(char *base, const Model *model, long tokens, long most_keys, long threads) {
+static Scratch divide(char *base, const Model *model, long tokens, long chunks, long most_keys, long threads) {
     long used = 0, attended = model->heads * model->head_size;
     long projected = attended + 2 * model->key_heads * model->head_size;
     Scratch scratch;
@@ -50,6 +52,7 @@ static Scratch divide(char *base, const Model *model, long tokens, long most_key
     scratch.query = part_of(base, &used, tokens * attended * sizeof(activation));
     scratch.seen = part_of(base, &used, tokens * stride_of(attended) * sizeof(activation));
     scratch.gated = part_of(base, &used, tokens * stride_of(model->intermediate) * sizeof(activation));
+    scratch.bests = part_of(base, &used, threads * chunks * sizeof(Best));
     desk_at(NULL, model, most_keys, &scratch.desk_bytes);
     scratch.desks = part_of(base, &used, threads * scratch.desk_bytes);
     scratch.bytes = used;
