@@ -32,6 +32,7 @@ class Settings:
     max_queued_requests: int
     max_queued_tokens: int
     max_request_s: int
+    max_chunk_delay_ms: int
     max_messages: int
     max_message_bytes: int
     reflection: bool
@@ -128,6 +129,12 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
         default=3600,
         type=click.IntRange(1, 7 * 24 * 3600),
         help="Longest time for one answer, whatever deadline the client sets.",
+    )
+    @_setting(
+        "--max-chunk-delay-ms",
+        default=50,
+        type=click.IntRange(0, 10_000),
+        help="How long a token may wait for the next ones of its answer where many are streamed; 0: each goes at once.",
     )
     @_setting("--max-messages", default=1024, type=click.IntRange(1, 65536), help="Most messages of one request.")
     @_setting(

@@ -129,7 +129,8 @@ def assemble(
     """Starts the engine on the running event loop."""
     step = Step(parts.runner, parts.sampler)
     limits = QueueLimits(settings.max_queued_requests, settings.max_queued_tokens)
-    engine = Engine(step, parts.scheduler, limits, on_failure, metrics.step_s.observe)
+    delay_s = settings.max_chunk_delay_ms / 1000
+    engine = Engine(step, parts.scheduler, limits, on_failure, metrics.step_s.observe, delay_s)
     engine.start()
     bare = served_name.removeprefix("Qwen/")
     names = (served_name, bare, f"Qwen/{bare}")

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from functools import partial
 
+from inference_server.engine.mail import Mail, pause_s
 from inference_server.engine.scheduler import Scheduler
 from inference_server.engine.step import Step
 from inference_server.engine.types import EngineUse, QueueLimits, SampledToken, SamplingParams, Sequence, TokenEvent
@@ -20,7 +21,6 @@ from inference_server.errors import EngineFailed, PromptTooLong, QueueFull
 
 _log = logging.getLogger(__name__)
 _STOP_S = 1.0
-_MOST_TAKEN = 256  # with 20 logprobs a token some 155 kB in a message, which clients take up to 4 MiB of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,32 +49,6 @@ class _Sent:
         self.tokens += sequence.length
 
 
-class _Mail:
-    """What a caller has not read yet of its sequence's events. Lives on the event loop."""
-
-    def __init__(self) -> None:
-        self._events: list[TokenEvent] = []
-        self._arrived = asyncio.Event()
-        self._error: Exception | None = None
-
-    def put(self, event: TokenEvent | Exception) -> None:
-        if isinstance(event, TokenEvent):
-            self._events.append(event)
-        else:
-            self._error = event
-        self._arrived.set()
-
-    async def take(self) -> list[TokenEvent]:
-        """What has arrived, 1 to 256 events; raises the error that ended the sequence when all before it is read."""
-        await self._arrived.wait()
-        if not self._events and self._error:
-            raise self._error
-        events, self._events = self._events[:_MOST_TAKEN], self._events[_MOST_TAKEN:]
-        if not self._events and not self._error:
-            self._arrived.clear()
-        return events
-
-
 class Engine:
     """Generates tokens for many callers at once."""
 
@@ -85,8 +59,11 @@ class Engine:
         limits: QueueLimits,
         on_failure: Callable[[BaseException], None],
         on_step: Callable[[float], None] = lambda seconds: None,
+        max_chunk_delay_s: float = 0.0,
     ) -> None:
-        """on_failure is called on the event loop, once, when the thread has ended by an exception.
+        """max_chunk_delay_s: how long tokens may wait for others of their answer, as `mail` says.
+
+        on_failure is called on the event loop, once, when the thread has ended by an exception.
 
         on_step is called on the engine's thread, with the seconds that each step took.
         """
@@ -95,8 +72,9 @@ class Engine:
         self._limits = limits
         self._on_failure = on_failure
         self._on_step = on_step
+        self._max_chunk_delay_s = max_chunk_delay_s
         self._inbox: queue.SimpleQueue[_Add | _Cancel | _Stop] = queue.SimpleQueue()
-        self._mails: dict[Sequence, _Mail] = {}  # the event loop's
+        self._mails: dict[Sequence, Mail] = {}  # the event loop's
         self._failed = False
         self._sent = _Sent()  # the event loop's
         self._taken = _Sent()  # the engine thread's
@@ -160,16 +138,17 @@ class Engine:
         if len(prompt_token_ids) + params.max_tokens > capacity:
             raise PromptTooLong(len(prompt_token_ids), params.max_tokens, capacity)
         self.require_room(len(prompt_token_ids) + len(resumed_token_ids))
-        sequence, mail, ended = Sequence(prompt_token_ids, params, list(resumed_token_ids)), _Mail(), False
+        sequence, mail, ended = Sequence(prompt_token_ids, params, list(resumed_token_ids)), Mail(), False
         self._mails[sequence] = mail
         self._sent.count(sequence)
         self._inbox.put(_Add(sequence))
         try:
             while not ended:
-                events = await mail.take()
+                events = await mail.take(pause_s(self._scheduler.running_count, self._max_chunk_delay_s))
                 ended = events[-1].finish_reason is not None
                 yield events
         finally:
+            mail.close()
             del self._mails[sequence]
             if not ended:
                 self._inbox.put(_Cancel(sequence))
