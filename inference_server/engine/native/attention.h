@@ -51,8 +51,7 @@ static float share_out(const float *scores, long keys, long width, float scale, 
     for (int i = 0; i < LANES; i++) last[i] = whole + i < keys ? scores[whole + i] : -INFINITY;
     floats most = all(-INFINITY), sum = all(0);
     for (long i = 0; i <= whole && i < width; i += LANES) {
-        floats some = load(i < whole ? scores + i : last);
-        most = chosen(some > most, some, most);
+        most = larger(load(i < whole ? scores + i : last), most);
     }
     floats top = all(largest(most));
     for (long i = 0; i < width; i += LANES) {

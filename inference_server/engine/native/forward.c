@@ -20,7 +20,7 @@ typedef struct Worker {
     Scratch scratch;
     Team team;
     Desk desk;
-    Best *bests; /* of this thread */
+    Seen *seen_logits; /* of this thread */
     long rows; /* of hidden: the step's tokens, in the end the last of each chunk */
 } Worker;
 
@@ -118,12 +118,14 @@ static void see_logits(Worker *worker, long row, long rows, long panel, Tile til
         float *logits = tile + i * PANEL;
         uint16_t last[PANEL], *kept = worker->step->logits + (row + i) * vocabulary + panel * PANEL;
         uint16_t *to = columns < PANEL ? last : kept;
+        Seen seen = worker->seen_logits[row + i];
         for (long k = columns; k < PANEL; k++) logits[k] = logits[0]; /* behind the vocabulary: never the first */
         for (long k = 0; k < PANEL; k += LANES) {
             floats some = rounded(load(logits + k));
-            see(worker->bests + row + i, some, (panel * PANEL + k) / LANES);
+            see(&seen, some, (panel * PANEL + k) / LANES);
             if (worker->step->logits) store_narrowed(to + k, some);
         }
+        worker->seen_logits[row + i] = seen;
         if (worker->step->logits && columns < PANEL) memcpy(kept, last, columns * sizeof *kept);
     }
 }
@@ -250,8 +252,8 @@ static void work(void *argument) {
     worker.team = (Team){worker.scratch.phases, 0, call->team_size ? call->team_size() : 1};
     long thread = atomic_fetch_add(&call->arrived, 1), bytes;
     worker.desk = desk_at(worker.scratch.desks + thread * worker.scratch.desk_bytes, model, step->most_keys, &bytes);
-    worker.bests = worker.scratch.bests + thread * step->chunk_count;
-    forget(worker.bests, step->chunk_count);
+    worker.seen_logits = worker.scratch.seen_logits + thread * step->chunk_count;
+    forget(worker.seen_logits, step->chunk_count);
     embed(&worker);
     for (long layer = 0; layer < model->layer_count; layer++) run_layer(&worker, model->layers + layer);
     norm_rows(&worker, model->norm);
@@ -275,5 +277,5 @@ void forward(const Model *model, const Step *step, Parallel *parallel, int (*tea
     else
         work(&call);
     for (long row = 0; row < step->chunk_count; row++)
-        step->likeliest[row] = likeliest(scratch.bests, call.arrived, step->chunk_count, row);
+        step->likeliest[row] = likeliest(scratch.seen_logits, call.arrived, step->chunk_count, row);
 }

@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 #include <string.h>
-#ifdef __AVX512BF16__
+#ifdef __x86_64__
 #include <immintrin.h>
 #endif
 
@@ -53,6 +53,17 @@ static inline void store_narrowed(uint16_t *to, floats some) {
 
 static inline floats chosen(ints where, floats one, floats other) {
     return (floats)(((ints)one & where) | ((ints)other & ~where));
+}
+
+/* The second where one is no number. */
+static inline floats larger(floats one, floats other) {
+#if defined(__AVX512F__)
+    return (floats)_mm512_max_ps((__m512)one, (__m512)other);
+#elif defined(__AVX2__)
+    return (floats)_mm256_max_ps((__m256)one, (__m256)other);
+#else
+    return chosen(one > other, one, other);
+#endif
 }
 
 /* Always in the same order. */

@@ -18,7 +18,7 @@ typedef struct {
     activation *query;  /* [tokens][heads][head size] */
     activation *seen;   /* [tokens][stride_of(heads * head size)] */
     activation *gated;  /* [tokens][stride_of(intermediate)] */
-    Best *bests;        /* [threads][chunks] */
+    Seen *seen_logits;  /* [threads][chunks] */
     char *desks;        /* [threads][desk_bytes] */
     long desk_bytes, bytes;
 } Scratch;
@@ -52,7 +52,7 @@ static Scratch divide(char *base, const Model *model, long tokens, long chunks, 
     scratch.query = part_of(base, &used, tokens * attended * sizeof(activation));
     scratch.seen = part_of(base, &used, tokens * stride_of(attended) * sizeof(activation));
     scratch.gated = part_of(base, &used, tokens * stride_of(model->intermediate) * sizeof(activation));
-    scratch.bests = part_of(base, &used, threads * chunks * sizeof(Best));
+    scratch.seen_logits = part_of(base, &used, threads * chunks * sizeof(Seen));
     desk_at(NULL, model, most_keys, &scratch.desk_bytes);
     scratch.desks = part_of(base, &used, threads * scratch.desk_bytes);
     scratch.bytes = used;

@@ -12,7 +12,7 @@ typedef struct {
     long mine, threads; /* mine: items of this phase that this thread has done */
 } Team;
 
-enum { PATIENCE = 20000 };
+enum { PATIENCE = 1000 };
 
 /* The next of `count` items, or a number above. */
 static inline long take(Team *team, long count) {
