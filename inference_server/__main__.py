@@ -40,6 +40,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core writes lines of its own about a busy port
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on the CPU takes memory in large pages
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # between steps others want the cores: threads sleep after 30 us
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
         command(run).main(standalone_mode=False)
