@@ -88,11 +88,12 @@ def engine_over(
     max_step_tokens: int = 64,
     queue: QueueLimits = UNLIMITED,
     on_step: Callable[[float], None] = lambda seconds: None,
+    max_chunk_delay_s: float = 0.0,
 ) -> Engine:
     """A running engine, with the real scheduler, cache and sampler."""
     cache = KVCache(block_count, 16)
     scheduler = Scheduler(cache, stop_token_ids, max_sequences, StepBudget(max_step_tokens))
-    engine = Engine(Step(runner, Sampler(stop_token_ids)), scheduler, queue, on_failure, on_step)
+    engine = Engine(Step(runner, Sampler(stop_token_ids)), scheduler, queue, on_failure, on_step, max_chunk_delay_s)
     engine.start()
     return engine
 

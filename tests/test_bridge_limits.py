@@ -140,6 +140,15 @@ async def test_request_that_takes_its_time_within_the_limit_is_answered(connect:
         await asyncio.sleep(1.2)  # longer than the limit: idle is not slow
 
 
+async def test_a_connection_is_kept_for_longer_than_clients_keep_it(connect: Connect) -> None:
+    """What a client has just sent would be lost with a connection that the bridge closes at that moment."""
+    connection = await connect(LIVEZ + b"\r\n")
+    assert (await connection.answer())[0] == 200
+    await asyncio.sleep(httpx2.Limits().keepalive_expiry + 0.5)  # type: ignore[operator]
+    await connection.send(LIVEZ + b"\r\n")
+    assert (await connection.answer())[0] == 200
+
+
 async def test_long_answer_is_not_a_slow_request(upstream: FakeUpstream, bridge: InProcessBridge) -> None:
     upstream.open.clear()
     async with httpx2.AsyncClient(base_url=bridge.url, timeout=30) as client:

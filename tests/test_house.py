@@ -43,6 +43,7 @@ FLOORS = {
     "inference_server.engine.native.runner": 5,
     "inference_server.engine.native.choice": 6,
     "inference_server.engine.step": 4,
+    "inference_server.engine.mail": 1,
     "inference_server.engine.engine": 5,
     "inference_server.completion": 6,
     "inference_server.config": 6,

@@ -67,4 +67,4 @@ class Mail:
 
 def pause_s(streams: int, longest_s: float) -> float:
     """How long tokens may wait for others of their answer, in seconds, while so many answers are streamed."""
-    return min((streams - 1) * _PAUSE_A_STREAM_S, longest_s)
+    return min(max(streams - 1, 0) * _PAUSE_A_STREAM_S, longest_s)

@@ -11,8 +11,6 @@ A bfloat16 number has 16 bits to spare. They say which vector it came from, so t
 largest: which of two is better is one comparison. */
 typedef struct { floats best, wrong; } Seen;
 
-enum { MOST_VECTORS = 1 << 16 };
-
 static void forget(Seen *rows, long count) {
     for (long row = 0; row < count; row++) rows[row] = (Seen){all(-INFINITY), all(0)};
 }
