@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 _LAST_WORDS_S = 1.0  # for the error events of the answers that were ended
 _ARRIVING_S = 1.0  # for requests that were on their way when the drain began; they are refused in words
 _BACKLOG = 2048
-# Longer than clients keep idle connections (httpx 5 s, load balancers 60): a request that is sent at the moment when the
+# Longer than clients keep idle connections (httpx 5 s, load balancers 60): a request that is sent just when the
 # bridge closes its connection is lost.
 _KEEP_ALIVE_S = 75
 
