@@ -20,7 +20,14 @@ from inference_server.engine.decode_graphs import ladder
 from inference_server.engine.engine import Engine
 from inference_server.engine.kv_cache import KVCache
 from inference_server.engine.linear import pack, packing_pays
-from inference_server.engine.model_loader import LoadedModel, load_model, read_config, read_generation_config
+from inference_server.engine.model_loader import (
+    LoadedModel,
+    build_model,
+    module_places,
+    read_config,
+    read_generation_config,
+    read_weights,
+)
 from inference_server.engine.model_runner import ModelRunner
 from inference_server.engine.native.choice import choose_library
 from inference_server.engine.native.library import BLOCK
@@ -74,9 +81,13 @@ def load_parts(checkpoint_dir: Path, settings: Settings, on_progress: Callable[[
         )
     stop = config.eos_token_id if generation.eos_token_id is None else generation.eos_token_id
     defaults = _sampling_defaults(checkpoint_dir, generation)
-    model = load_model(checkpoint_dir, config, settings.device, settings.dtype, on_progress)
+    model = build_model(checkpoint_dir, config, settings.device, settings.dtype)
+    library = choose_library(model)
+    packed = PackedWeights(config, library) if library else None
+    places = packed.places if packed else module_places(model)
+    read_weights(places, checkpoint_dir, config, on_progress)
     budget = _step_budget(model, settings.max_step_tokens)
-    runner, plan = _runner(model, settings, budget.tokens)
+    runner, plan = _runner(model, packed, settings, budget.tokens)
     cache = KVCache(plan.block_count, plan.block_size, os.urandom(16), settings.prefix_caching)
     stop_token_ids = frozenset([stop] if isinstance(stop, int) else stop or ())
     scheduler = Scheduler(cache, stop_token_ids, settings.max_sequences, budget)
@@ -93,13 +104,13 @@ def _step_budget(model: LoadedModel, asked: int | None) -> StepBudget:
     return StepBudget(min(max(affordable, least), most), _CPU_STEP_TOKENS_PER_STREAM, min(affordable * _ALONE, most))
 
 
-def _runner(model: LoadedModel, settings: Settings, step_tokens: int) -> tuple[ModelRunner | NativeRunner, CachePlan]:
+def _runner(
+    model: LoadedModel, packed: PackedWeights | None, settings: Settings, step_tokens: int
+) -> tuple[ModelRunner | NativeRunner, CachePlan]:
     limits = CacheLimits(
         settings.kv_cache_gib, settings.gpu_memory_fraction, settings.max_context_tokens, settings.max_sequences,
         step_tokens,
     )  # fmt: skip
-    library = choose_library(model)
-    packed = PackedWeights(model) if library else None
     if not packed and packing_pays(model.module.output.weight):
         pack(model.module)
     plan = plan_cache(model, limits)
@@ -108,9 +119,9 @@ def _runner(model: LoadedModel, settings: Settings, step_tokens: int) -> tuple[M
         plan.block_count, plan.block_size, plan.max_context_tokens,
     )  # fmt: skip
     runner: ModelRunner | NativeRunner
-    if library and packed:
+    if packed:
         assert plan.block_size == BLOCK
-        runner = NativeRunner(packed, library, plan.block_count + 1)
+        runner = NativeRunner(packed, plan.block_count + 1)
     else:
         attention = make_attention(model, plan, limits)
         graph_sizes = ladder(settings.max_sequences) if attention.is_capturable else ()

@@ -15,7 +15,7 @@ from inference_server.engine.engine import Engine
 from inference_server.engine.kv_cache import KVCache
 from inference_server.engine.model_loader import LoadedModel, load_model, read_config
 from inference_server.engine.model_runner import ModelRunner
-from inference_server.engine.native.library import BLOCK, Library
+from inference_server.engine.native.library import BLOCK
 from inference_server.engine.native.runner import NativeRunner
 from inference_server.engine.native.weights import PackedWeights
 from inference_server.engine.sampler import Sampler
@@ -42,7 +42,6 @@ class NativeModel:
     """A model whose weights the compiled code has."""
 
     weights: PackedWeights
-    library: Library
 
 
 ALONE = EngineOptions(max_sequences=1, max_step_tokens=4096, prefix_caching=False)
@@ -67,7 +66,7 @@ def runner_of(model: LoadedModel | NativeModel, options: EngineOptions) -> Runne
     if isinstance(model, LoadedModel):
         return ModelRunner(model, attention_of(model, options))
     assert options.block_size == BLOCK
-    return NativeRunner(model.weights, model.library, options.block_count + 1)
+    return NativeRunner(model.weights, options.block_count + 1)
 
 
 def scheduler_of(options: EngineOptions) -> Scheduler:

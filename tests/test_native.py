@@ -1,5 +1,6 @@
 """The compiled forward pass: against the slow one, against itself, and who gets it."""
 
+import ctypes
 import dataclasses
 import logging
 import random
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional
 
-from inference_server.engine.model_loader import LoadedModel
+from inference_server.engine.model_loader import LoadedModel, read_config, read_weights
+from inference_server.engine.models.qwen3 import Layer
 from inference_server.engine.native import build, choice, library
 from inference_server.engine.native.choice import choose_library, difference_from_reference
 from inference_server.engine.native.library import BLOCK, Library, available_variants
@@ -42,7 +45,7 @@ def model_of(directory: Path, shape: Shape = SHAPE) -> LoadedModel:
 
 
 def native_of(directory: Path, variant: str, shape: Shape = SHAPE) -> NativeModel:
-    return NativeModel(PackedWeights(model_of(directory, shape)), Library(variant))
+    return NativeModel(PackedWeights.of(model_of(directory, shape), Library(variant)))
 
 
 def sequences(count: int, length: int, block_seed: int = 0) -> list[Sequence]:
@@ -74,7 +77,7 @@ def test_logits_are_no_further_from_float32_than_those_of_transformers(variant: 
         exact = model.float()(prompt).logits[0]
     usual = (rounded - exact).abs().max()
     assert usual < exact.std() / 2
-    runner = NativeRunner(PackedWeights(load(tmp_path)), Library(variant), BLOCKS)
+    runner = NativeRunner(PackedWeights.of(load(tmp_path), Library(variant)), BLOCKS)
     for start, count in ((0, 1), (1, 70), (71, 78), (149, 1)):
         seen = runner.forward([Chunk(sequence, start, count)]).logits[0].float()
         assert (seen - exact[start + count - 1]).abs().max() <= usual, (start, count)
@@ -87,8 +90,8 @@ def test_logits_are_the_same_bits_however_a_prompt_is_divided_and_whatever_is_be
     variant: str, threads: int, tmp_path: Path
 ) -> None:
     native = native_of(tmp_path, variant)
-    alone = NativeRunner(native.weights, native.library, BLOCKS)
-    together = NativeRunner(native.weights, native.library, BLOCKS)
+    alone = NativeRunner(native.weights, BLOCKS)
+    together = NativeRunner(native.weights, BLOCKS)
     length = 131
     together._cache.normal_()  # what other sequences have left there
     mine = sequences(4, length, block_seed=1)
@@ -152,9 +155,9 @@ def test_mixes_find_code_that_depends_on_what_is_beside_it(tmp_path: Path, monke
 @needs_code
 def test_what_is_not_finite_stays_its_sequences_own_and_can_be_cleared(tmp_path: Path) -> None:
     native = native_of(tmp_path, VARIANTS[0])
-    runner = NativeRunner(native.weights, native.library, BLOCKS)
+    runner = NativeRunner(native.weights, BLOCKS)
     ill, well, later = sequences(3, 40)
-    expected = NativeRunner(native.weights, native.library, BLOCKS).forward([Chunk(well, 0, 40)]).logits
+    expected = NativeRunner(native.weights, BLOCKS).forward([Chunk(well, 0, 40)]).logits
     runner._cache[:, :, ill.block_ids] = float("nan")
     seen = runner.forward([Chunk(ill, 35, 5), Chunk(well, 0, 40)])
     assert seen.logits[0].isnan().all()
@@ -170,7 +173,7 @@ def test_what_is_not_finite_stays_its_sequences_own_and_can_be_cleared(tmp_path:
 def test_probe_refuses_weights_that_are_not_finite(tmp_path: Path) -> None:
     model = model_of(tmp_path)
     model.module.norm.weight.data[3] = float("nan")
-    runner = NativeRunner(PackedWeights(model), Library(VARIANTS[0]), BLOCKS)
+    runner = NativeRunner(PackedWeights.of(model, Library(VARIANTS[0])), BLOCKS)
     with pytest.raises(RuntimeError, match="not finite"):
         runner.warm_up()
 
@@ -180,11 +183,11 @@ def test_threads_that_openmp_does_not_give_are_not_waited_for(tmp_path: Path) ->
     """Without OpenMP the caller's thread does it all, however many torch would have."""
     native = native_of(tmp_path, VARIANTS[0])
     (sequence,) = sequences(1, 50)
-    runner = NativeRunner(native.weights, native.library, BLOCKS)
+    runner = NativeRunner(native.weights, BLOCKS)
     torch.set_num_threads(4)
     try:
         expected = runner.forward([Chunk(sequence, 0, 50)]).logits.clone()
-        native.library._parallel = None
+        native.weights.library._parallel = None
         assert torch.equal(runner.forward([Chunk(sequence, 0, 50)]).logits, expected)
     finally:
         torch.set_num_threads(1)
@@ -293,14 +296,37 @@ def test_code_that_is_not_of_these_sources_is_not_used(
 
 
 @needs_code
-def test_packing_lets_go_of_the_weights_and_keeps_the_embedding(tmp_path: Path) -> None:
-    model = model_of(tmp_path)
-    embedding = model.module.embedding.weight.clone()
-    packed = PackedWeights(model)
-    assert all(parameter.is_meta for parameter in model.module.layers.parameters())
-    assert model.module.output.weight.is_meta
-    assert torch.equal(model.module.embedding.weight, embedding)
-    del packed
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_weights_are_read_to_where_the_slow_way_puts_them(variant: str, tied: bool, dtype: str, tmp_path: Path) -> None:
+    """The slow way: panel by panel, from the modules."""
+    shape = dataclasses.replace(SHAPE, intermediate=112, vocabulary=77, tied=tied, dtype=dtype, shards=2)
+    write_checkpoint(tmp_path, shape)
+    module, config = load(tmp_path, "bfloat16").module, read_config(tmp_path)
+    packed = PackedWeights(config, Library(variant))
+    read_weights(packed.places, tmp_path, config, lambda share: None)
+    first, layer = packed.layers[1], module.layers[1]
+    assert isinstance(layer, Layer)
+    gate, up = layer.gate_up.weight.unflatten(0, (2, -1, BLOCK // 2))
+    for address, weight in (
+        (first.query_key_value, layer.query_key_value.weight),
+        (first.attention_output, layer.attention_output.weight),
+        (first.gate_up, torch.stack((gate, up), dim=1).flatten(0, 2)),
+        (first.down, layer.down.weight),
+        (packed.parts.output, module.output.weight),
+    ):
+        panels = functional.pad(weight, (0, 0, 0, -len(weight) % BLOCK)).unflatten(0, (-1, BLOCK))
+        expected = panels.unflatten(2, (-1, 2)).transpose(1, 2).contiguous()  # [panels, pairs, columns, 2]
+        assert bytes_at(address, expected.nbytes) == expected.view(torch.uint8).numpy().tobytes()
+    for address, weight in ((packed.parts.norm, module.norm.weight), (first.key_norm, layer.key_norm.weight)):
+        assert bytes_at(address, 4 * len(weight)) == weight.float().detach().numpy().tobytes()
+    table = module.embedding.weight.detach()
+    assert bytes_at(packed.parts.embedding, table.nbytes) == table.view(torch.uint8).numpy().tobytes()
+
+
+def bytes_at(address: int, count: int) -> bytes:
+    return ctypes.string_at(address, count)
 
 
 @needs_code
@@ -329,7 +355,7 @@ def test_the_likeliest_token_is_that_of_the_slow_path_with_logits_or_without(
     model, rng = model_of(tmp_path, dataclasses.replace(SHAPE, vocabulary=vocabulary, tied=False)), random.Random(0)
     output = model.module.output.weight.data
     output[:] = output[[rng.randrange(-(-vocabulary // 3)) for _ in range(vocabulary)]]  # many are equal
-    runner = NativeRunner(PackedWeights(model), Library(variant), 80)
+    runner = NativeRunner(PackedWeights.of(model, Library(variant)), 80)
     asked = [
         Sequence(tuple(rng.choices(range(vocabulary), k=9)), NO_SAMPLING, block_ids=[block]) for block in range(1, 71)
     ]
@@ -357,6 +383,6 @@ def test_a_logit_that_is_not_finite_is_seen_wherever_it_is(variant: str, fault: 
         (tmp_path / f"{token_id}").mkdir()
         model = model_of(tmp_path / f"{token_id}", dataclasses.replace(SHAPE, vocabulary=77, tied=False))
         model.module.output.weight.data[token_id] = fault
-        runner = NativeRunner(PackedWeights(model), Library(variant), BLOCKS)
+        runner = NativeRunner(PackedWeights.of(model, Library(variant)), BLOCKS)
         for keep_logits in (True, False):
             assert runner.forward([Chunk(sequence, 0, 3)], keep_logits).likeliest == [None]

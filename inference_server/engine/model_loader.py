@@ -1,7 +1,7 @@
 """A checkpoint directory to a model on its device. Called once at the start, in a thread of its own.
 
-transformers gives the configuration, accelerate builds the modules without memory; the weights are read tensor by
-tensor straight to where they will be used, and each tells the caller how far the load is.
+transformers gives the configuration, accelerate builds the modules without memory; the weights go tensor by tensor
+straight from the mapped files to where they will be used, and each tells the caller how far the load is.
 """
 
 import json
@@ -36,13 +36,28 @@ class LoadedModel:
     layer_parameter_count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a weight of a checkpoint belongs. put: brings it there, from any thread."""
+
+    shape: torch.Size
+    put: Callable[[torch.Tensor], object]
+
+
 def load_model(
     checkpoint_dir: Path, config: Qwen3Config, device: str, dtype: str, on_progress: Callable[[float], None]
 ) -> LoadedModel:
-    """Loads a dense Qwen3 checkpoint's weights.
+    """`build_model`, with its weights in its modules. on_progress as `read_weights` has it."""
+    model = build_model(checkpoint_dir, config, device, dtype)
+    read_weights(module_places(model), checkpoint_dir, config, on_progress)
+    return model
 
-    device: auto, cuda or cpu. dtype: auto, bfloat16 or float32. on_progress gets the loaded share of the bytes, 0 to 1.
-    Raises StartupError where the checkpoint or the device cannot be used.
+
+def build_model(checkpoint_dir: Path, config: Qwen3Config, device: str, dtype: str) -> LoadedModel:
+    """A dense Qwen3 model whose modules have no memory yet.
+
+    device: auto, cuda or cpu. dtype: auto, bfloat16 or float32. Raises StartupError where the checkpoint or the device
+    cannot be used.
     """
     target = choose_device(device)
     _log.info("%s", describe(target))
@@ -57,30 +72,41 @@ def load_model(
     if config.tie_word_embeddings and target.type == "cpu" and weight_dtype is torch.bfloat16:
         parameter_count += module.output.weight.numel()  # products have it in an order of their own
     require_memory(parameter_count, weight_dtype, target)
-    module.to(weight_dtype).to_empty(device=target)
-    if config.tie_word_embeddings:
-        module.output.weight = module.embedding.weight
-    _fill(module, config, checkpoint_dir, on_progress)
     layer_parameter_count = sum(parameter.numel() for parameter in module.layers.parameters())
-    return LoadedModel(module.eval(), config, target, weight_dtype, layer_parameter_count)
+    return LoadedModel(module.to(weight_dtype).eval(), config, target, weight_dtype, layer_parameter_count)
 
 
-def _fill(module: Qwen3, config: Qwen3Config, checkpoint_dir: Path, on_progress: Callable[[float], None]) -> None:
-    empty = dict(module.published_parameters(tied=config.tie_word_embeddings))
-    copies: list[tuple[Future[torch.Tensor], float]] = []
+def module_places(model: LoadedModel) -> dict[str, Place]:
+    """Gives the modules memory on the model's device; by published name, where in it each weight belongs."""
+    module, is_tied = model.module.to_empty(device=model.device), model.config.tie_word_embeddings
+    if is_tied:
+        module.output.weight = module.embedding.weight
+    published = module.published_parameters(tied=is_tied)
+    return {name: Place(parameter.shape, parameter.detach().copy_) for name, parameter in published}
+
+
+def read_weights(
+    places: dict[str, Place], checkpoint_dir: Path, config: Qwen3Config, on_progress: Callable[[float], None]
+) -> None:
+    """Puts a checkpoint's weights to their places. on_progress gets the loaded share of the bytes, 0 to 1.
+
+    Raises StartupError where the weights are not those that config.json says.
+    """
+    empty = dict(places)
+    puts: list[tuple[Future[object], float]] = []
     with ThreadPoolExecutor(_READERS) as readers:
-        for name, weight, share in _read_weights(checkpoint_dir):
+        for name, weight, share in _read_shards(checkpoint_dir):
             if name == "lm_head.weight" and config.tie_word_embeddings:
                 continue  # some tied checkpoints hold it twice
-            parameter = empty.pop(name, None)
-            if parameter is None:
+            place = empty.pop(name, None)
+            if place is None:
                 raise StartupError(f"{checkpoint_dir}: unexpected weight {name}; this is not a dense Qwen3 checkpoint")
-            if parameter.shape != weight.shape:
-                shapes = f"{list(weight.shape)}, not {list(parameter.shape)}"
+            if place.shape != weight.shape:
+                shapes = f"{list(weight.shape)}, not {list(place.shape)}"
                 raise StartupError(f"{checkpoint_dir}: weight {name} has shape {shapes} as config.json says")
-            copies.append((readers.submit(parameter.detach().copy_, weight), share))
-        for copy, share in copies:
-            copy.result()
+            puts.append((readers.submit(place.put, weight), share))
+        for put, share in puts:
+            put.result()
             on_progress(share)
     on_progress(1.0)
     if empty:
@@ -119,7 +145,7 @@ def read_generation_config(checkpoint_dir: Path) -> GenerationConfig:
         raise StartupError(f"{checkpoint_dir}/generation_config.json: cannot be read") from error
 
 
-def _read_weights(checkpoint_dir: Path) -> Iterator[tuple[str, torch.Tensor, float]]:
+def _read_shards(checkpoint_dir: Path) -> Iterator[tuple[str, torch.Tensor, float]]:
     """Name, weight and the share of bytes read with it, shard by shard."""
     paths = _shard_paths(checkpoint_dir)
     total_bytes = sum(path.stat().st_size for path in paths)

@@ -76,7 +76,7 @@ def difference_from_reference(library: Library) -> float:
     models = [LoadedModel(module, config, device, module.norm.weight.dtype, 0) for module in modules]
     shape = CacheShape(2, 2, 64, blocks, BLOCK, torch.float32, device)
     reference = ModelRunner(models[1], GatheredAttention(shape))
-    native = NativeRunner(PackedWeights(models[0]), library, blocks)
+    native = NativeRunner(PackedWeights.of(models[0], library), blocks)
     tokens = torch.randint(config.vocab_size, (3, 80), generator=generator).tolist()
     sequences = [Sequence(tuple(ids), NO_SAMPLING, block_ids=own) for ids, own in zip(tokens, _BLOCK_IDS, strict=True)]
     worst = 0.0

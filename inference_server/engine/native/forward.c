@@ -5,6 +5,7 @@ layer are float32. A token's result does not depend on what else is computed in 
 divided. */
 #include "attention.h"
 #include "greedy.h"
+#include "pack.h"
 #include "scratch.h"
 
 enum { MOST_TILES_AT_ONCE = 16 };
@@ -263,6 +264,11 @@ static void work(void *argument) {
 /* Bytes that a step of such sizes wants as scratch. */
 long scratch_bytes(const Model *model, long tokens, long chunks, long most_keys, long threads) {
     return divide(NULL, model, tokens, chunks, most_keys, threads).bytes;
+}
+
+/* As pack_into. */
+void pack_rows(const uint16_t *weight, long rows, long inputs, uint32_t *panels, long begin, long run) {
+    pack_into(weight, rows, inputs, panels, begin, run);
 }
 
 typedef void Parallel(void (*work)(void *), void *argument, unsigned threads, unsigned flags);

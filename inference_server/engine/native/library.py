@@ -66,13 +66,26 @@ class Library:
             raise OSError("it does not say what it was compiled from") from None
         if ctypes.string_at(ctypes.addressof(compiled_from)).decode() != source_digest():
             raise OSError("it was compiled from other sources; `make` compiles it anew")
-        self._forward, self._scratch_bytes = library.forward, library.scratch_bytes
+        self._forward, self._scratch_bytes, self._pack = library.forward, library.scratch_bytes, library.pack_rows
         model = ctypes.POINTER(ModelParts)
         self._scratch_bytes.restype = ctypes.c_long
         self._scratch_bytes.argtypes = (model, *[ctypes.c_long] * 4)
         self._forward.restype = None
         self._forward.argtypes = (model, ctypes.POINTER(StepParts), ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long)
+        self._pack.restype = None
+        self._pack.argtypes = (
+            ctypes.c_void_p, ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_long, ctypes.c_long,
+        )  # fmt: skip
         self._parallel, self._team_size = _openmp()
+
+    def pack(self, weight: torch.Tensor, panels: int, begin: int, run: int) -> None:
+        """Puts a weight where products read it, as pack.h says; Python's lock is free meanwhile.
+
+        weight: [O, I] bfloat16. panels: the address of room for all columns of the product.
+        """
+        assert weight.dtype is torch.bfloat16
+        weight = weight.contiguous()
+        self._pack(weight.data_ptr(), *weight.shape, panels, begin, run)
 
     def scratch_bytes(self, model: ModelParts, step: StepParts) -> int:
         """How much memory a step wants beside the cache."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence as Rows
 import torch
 
 from inference_server.engine.kv_cache import SCRATCH_BLOCK
-from inference_server.engine.native.library import BLOCK, Library, ModelParts, StepParts
+from inference_server.engine.native.library import BLOCK, ModelParts, StepParts
 from inference_server.engine.native.weights import PackedWeights, pages
 from inference_server.engine.types import NO_SAMPLING, Chunk, Computed, Sequence
 
@@ -16,9 +16,9 @@ class NativeRunner:
     A token's logits are the same bits whatever else the steps compute, and however its prompt was divided.
     """
 
-    def __init__(self, weights: PackedWeights, library: Library, block_count: int) -> None:
+    def __init__(self, weights: PackedWeights, block_count: int) -> None:
         """block_count: of the cache, the scratch block among them."""
-        self._weights, self._library = weights, library
+        self._weights, self._library = weights, weights.library
         self._parts = ModelParts.from_buffer_copy(weights.parts)
         self._layers = type(weights.layers).from_buffer_copy(weights.layers)
         self._parts.layers = self._layers

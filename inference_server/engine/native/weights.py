@@ -1,14 +1,17 @@
 """Weights in the order in which the compiled code reads them."""
 
-import contextlib
-import ctypes
 import mmap
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
+from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 
-from inference_server.engine.model_loader import LoadedModel
-from inference_server.engine.models.qwen3 import Layer
-from inference_server.engine.native.library import BLOCK, LayerParts, ModelParts
+from inference_server.engine.model_loader import LoadedModel, Place
+from inference_server.engine.native.library import BLOCK, LayerParts, Library, ModelParts
+
+_HALF = BLOCK // 2
 
 
 def pages(byte_count: int, large: bool = False) -> torch.Tensor:
@@ -19,74 +22,100 @@ def pages(byte_count: int, large: bool = False) -> torch.Tensor:
     return torch.frombuffer(memory, dtype=torch.uint8)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A published weight's rows among the columns of a product: runs of `run` beside each other, from `begin` on."""
+
+    name: str
+    rows: int
+    begin: int = 0
+    run: int = BLOCK
+
+
 class PackedWeights:
-    """Takes the weights out of a model's modules, layer by layer, so that hardly any is held twice.
+    """Room for a model's weights, and what puts each one straight from its file into it.
 
     layers, parts: what the compiled code gets; whoever runs it copies them and sets the layers' keys and values.
     """
 
-    @torch.inference_mode()
-    def __init__(self, model: LoadedModel) -> None:
-        module, config = model.module, model.config
+    def __init__(self, config: Qwen3Config, library: Library) -> None:
+        self.library = library
+        self.places: dict[str, Place] = {}
         self._kept: list[torch.Tensor] = []  # what the addresses point to
+        hidden, vocabulary, intermediate = config.hidden_size, config.vocab_size, config.intermediate_size
+        key_heads = config.num_key_value_heads or config.num_attention_heads
+        attended, seen = config.num_attention_heads * config.head_dim, key_heads * config.head_dim
         self.layers = (LayerParts * config.num_hidden_layers)()
-        for parts, layer in zip(self.layers, module.layers, strict=True):
-            assert isinstance(layer, Layer)
-            parts.attention_norm = self._floats(layer.attention_norm.weight)
-            parts.query_norm = self._floats(layer.query_norm.weight)
-            parts.key_norm = self._floats(layer.key_norm.weight)
-            parts.mlp_norm = self._floats(layer.mlp_norm.weight)
-            parts.query_key_value, parts.attention_output, parts.gate_up, parts.down = self._panels(
-                layer.query_key_value.weight, layer.attention_output.weight, _side_by_side(layer.gate_up.weight),
-                layer.down.weight,
+        for index, parts in enumerate(self.layers):
+            own = f"model.layers.{index}"
+            parts.attention_norm = self._norm(f"{own}.input_layernorm", hidden)
+            parts.query_norm = self._norm(f"{own}.self_attn.q_norm", config.head_dim)
+            parts.key_norm = self._norm(f"{own}.self_attn.k_norm", config.head_dim)
+            parts.mlp_norm = self._norm(f"{own}.post_attention_layernorm", hidden)
+            query = _Part(f"{own}.self_attn.q_proj", attended)
+            key = _Part(f"{own}.self_attn.k_proj", seen, attended)
+            value = _Part(f"{own}.self_attn.v_proj", seen, attended + seen)
+            gate = _Part(f"{own}.mlp.gate_proj", intermediate, 0, _HALF)
+            up = _Part(f"{own}.mlp.up_proj", intermediate, _HALF, _HALF)
+            parts.query_key_value, parts.attention_output, parts.gate_up, parts.down = self._products(
+                (hidden, [query, key, value]), (attended, [_Part(f"{own}.self_attn.o_proj", hidden)]),
+                (hidden, [gate, up]), (intermediate, [_Part(f"{own}.mlp.down_proj", hidden)]),
             )  # fmt: skip
-            layer.to("meta")  # lets go of the weights
-            _give_back()
-        (output,) = self._panels(module.output.weight)
-        module.output.to("meta")
-        _give_back()
-        self._kept.append(module.embedding.weight)
+        (output,) = self._products((hidden, [_Part("lm_head", vocabulary)]))
+        embedding = self._embedding(vocabulary, hidden, config.tie_word_embeddings)
         exponents = torch.arange(0, config.head_dim, 2).float() / config.head_dim
         frequencies = dict(config.rope_parameters or {})["rope_theta"] ** -exponents
-        key_heads = config.num_key_value_heads or config.num_attention_heads
+        self._kept.append(frequencies)
         self.parts = ModelParts(
-            config.num_hidden_layers, config.hidden_size, config.num_attention_heads, key_heads, config.head_dim,
-            config.intermediate_size, config.vocab_size, config.rms_norm_eps, module.embedding.weight.data_ptr(),
-            self._floats(module.norm.weight), self._floats(frequencies), output, self.layers,
+            config.num_hidden_layers, hidden, config.num_attention_heads, key_heads, config.head_dim, intermediate,
+            vocabulary, config.rms_norm_eps, embedding, self._norm("model.norm", hidden), frequencies.data_ptr(),
+            output, self.layers,
         )  # fmt: skip
 
-    def _floats(self, numbers: torch.Tensor) -> int:
-        self._kept.append(numbers.float().contiguous())
-        return self._kept[-1].data_ptr()
+    @classmethod
+    def of(cls, model: LoadedModel, library: Library) -> "PackedWeights":
+        """A copy of the weights of a model's modules."""
+        packed = cls(model.config, library)
+        for name, parameter in model.module.published_parameters(tied=model.config.tie_word_embeddings):
+            packed.places[name].put(parameter.detach())
+        return packed
 
-    def _panels(self, *weights: torch.Tensor) -> list[int]:
-        """Where the packed weights lie, one behind the other: what is read ahead at the end of one is the next."""
-        sizes = [-(-len(weight) // BLOCK) * BLOCK * weight.shape[1] * 2 for weight in weights]
+    def _norm(self, name: str, size: int) -> int:
+        numbers = torch.empty(size)
+        self._kept.append(numbers)
+        self._place(name, (size,), numbers.copy_)
+        return numbers.data_ptr()
+
+    def _embedding(self, vocabulary: int, hidden: int, tied: bool) -> int:
+        """tied: its weight is the output's as well."""
+        table = pages(vocabulary * hidden * 2, large=True).view(torch.bfloat16).view(vocabulary, hidden)
+        self._kept.append(table)
+        output = self.places.pop("lm_head.weight") if tied else None
+
+        def put(weight: torch.Tensor) -> None:
+            table.copy_(weight)
+            if output:
+                output.put(weight)
+
+        self._place("model.embed_tokens", table.shape, put)
+        return table.data_ptr()
+
+    def _products(self, *products: tuple[int, list[_Part]]) -> list[int]:
+        """Where the panels of each product lie, one behind the other: what is read ahead at the end is the next one's.
+
+        products: how many inputs each one has, and what its columns are.
+        """
+        columns = [sum(part.rows for part in parts) for _, parts in products]
+        sizes = [-(-count // BLOCK) * BLOCK * inputs * 2 for count, (inputs, _) in zip(columns, products, strict=True)]
         whole = pages(sum(sizes), large=True)
         self._kept.append(whole)
-        parts = whole.split(sizes)
-        for weight, part in zip(weights, parts, strict=True):
-            _pack(weight, part)
-        return [part.data_ptr() for part in parts]
+        addresses = [panels.data_ptr() for panels in whole.split(sizes)]
+        for address, (inputs, parts) in zip(addresses, products, strict=True):
+            for part in parts:
+                put = partial(self.library.pack, panels=address, begin=part.begin, run=part.run)
+                self._place(part.name, (part.rows, inputs), put)
+        return addresses
 
-
-def _pack(weight: torch.Tensor, packed: torch.Tensor) -> None:
-    """weight: [O, I] bfloat16. packed: zeros, get panels [I / 2, 32] of pairs of inputs; see tile.h."""
-    pairs = weight.contiguous().view(torch.int32)  # [O, I / 2]
-    panels = packed.view(torch.int32).view(-1, pairs.shape[1], BLOCK)
-    whole, rest = divmod(len(pairs), BLOCK)
-    panels[:whole] = pairs[: whole * BLOCK].unflatten(0, (whole, BLOCK)).transpose(1, 2)
-    if rest:
-        panels[whole, :, :rest] = pairs[whole * BLOCK :].T
-
-
-def _side_by_side(gate_up: torch.Tensor) -> torch.Tensor:
-    """[2 I, H], gate before up. Returns [2 I, H] in which half panels of both take turns."""
-    gate, up = gate_up.unflatten(0, (2, -1, BLOCK // 2))  # [I / 16, 16, H] each
-    return torch.stack((gate, up), dim=1).flatten(0, 2)
-
-
-def _give_back() -> None:
-    """Memory that was freed, to the system: GNU's malloc keeps up to all of what is smaller than 32 MiB."""
-    with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    def _place(self, name: str, shape: tuple[int, ...], put: Callable[[torch.Tensor], object]) -> None:
+        """Other types are rounded to bfloat16 first, which is what the model runs in."""
+        self.places[f"{name}.weight"] = Place(torch.Size(shape), lambda weight: put(weight.to(torch.bfloat16)))
