@@ -8,12 +8,15 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from inference_server.chat.prompt import PromptEncoder
 from inference_server.chat.reply import Reply, Vocabulary
 from inference_server.chat.types import Message, Role
 from inference_server.demo_model import CHECKPOINT_DIR
+from inference_server.errors import StartupError
 
 ENCODER = PromptEncoder(CHECKPOINT_DIR)
 TOKENIZER: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(CHECKPOINT_DIR)
@@ -191,3 +194,14 @@ def test_random_cuts_of_a_long_text_join_to_it() -> None:
     choose = random.Random(0)
     text = "".join(choose.choice("abc 你好世界🙂🎉é\n") for _ in range(2000))
     assert "".join(pushed(TOKENIZER.encode(text))[0]) == unicodedata.normalize("NFC", text)
+
+
+@pytest.mark.parametrize("token", ["中", " a", "\x00", "a\uffff", "\xad"])
+def test_tokenizers_that_are_not_byte_level_are_refused(token: str) -> None:
+    with pytest.raises(StartupError, match="token 1 is"):
+        Vocabulary(Tokenizer(WordLevel({"a": 0, token: 1}, unk_token="a")))
+
+
+def test_every_byte_has_a_character() -> None:
+    shown = {VOCABULARY.bytes_of(token_id) for token_id in range(VOCABULARY.last_token_id + 1)}
+    assert {bytes([byte]) for byte in range(256)} <= shown

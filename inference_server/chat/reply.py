@@ -7,12 +7,15 @@ from tokenizers import Tokenizer
 
 from inference_server.errors import StartupError
 
+_IN_NO_TOKEN = 0xFFFF
+
 
 class Vocabulary:
     """The bytes behind each token id of a byte-level tokenizer. Shared by all replies; nothing changes in it."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
+        characters = _byte_characters()
+        to_latin = dict.fromkeys(range(256), _IN_NO_TOKEN) | {ord(one): byte for byte, one in enumerate(characters)}
         added = tokenizer.get_added_tokens_decoder()
         self._bytes: dict[int, bytes] = {}
         self._special_names: dict[int, bytes] = {}
@@ -21,10 +24,12 @@ class Vocabulary:
                 self._bytes[token_id] = b"" if added[token_id].special else token.encode()
                 if added[token_id].special:
                     self._special_names[token_id] = token.encode()
-            elif all(character in byte_of for character in token):
-                self._bytes[token_id] = bytes(byte_of[character] for character in token)
             else:
-                raise StartupError(f"the tokenizer is not a byte-level one: token {token_id} is {token!r}")
+                try:
+                    self._bytes[token_id] = token.translate(to_latin).encode("latin-1")
+                except UnicodeEncodeError:
+                    message = f"the tokenizer is not a byte-level one: token {token_id} is {token!r}"
+                    raise StartupError(message) from None
         self.last_token_id = max(self._bytes)  # the model's logits may have more places
 
     def bytes_of(self, token_id: int) -> bytes:
