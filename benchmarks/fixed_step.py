@@ -77,7 +77,9 @@ class _FixedRunner:
         from inference_server.engine.types import Computed
 
         self._work()
-        return Computed([_LETTER] * len(chunks), torch.empty(0, _LETTER + 1))
+        logits = torch.zeros(len(chunks) if keep_logits else 0, _LETTER + 1)
+        logits[:, _LETTER] = 1.0
+        return Computed([_LETTER] * len(chunks), logits)
 
     def probe(self) -> None:
         """Nothing can break."""

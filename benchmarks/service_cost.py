@@ -76,6 +76,8 @@ def ours(work: str, **environment: str) -> Iterator[Contender]:
     target = f"127.0.0.1:{grpc_port}"
     common = ["--host", "127.0.0.1", "--metrics-port", "0", "--log-level", "warning"]
     server = ["benchmarks.fixed_step", work, "--port", str(grpc_port), "--max-step-tokens", "512", *common]
+    if work == "grid":  # the bare loop passes each token by itself
+        server += ["--max-chunk-delay-ms", "0"]
     bridge = ["http_bridge", "--port", str(http_port), "--target", target, *common]
     with _running(server, environment) as first, _running(bridge, environment) as second:
         yield Contender("service", first, second, target, f"127.0.0.1:{http_port}")

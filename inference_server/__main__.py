@@ -14,7 +14,7 @@ from observability.logs import configure_logs
 
 # After a step's computation the engine's thread wants Python's lock back from those that serve its tokens: 5 ms, which
 # Python gives them, are half a step of a small model.
-_SWITCH_INTERVAL_S = 0.0005
+_SWITCH_INTERVAL_S = 0.0002
 
 
 def run(settings: Settings) -> None:

@@ -125,7 +125,9 @@ class Completion:
         if self.finish_reason:  # the resumed tokens are the whole answer
             yield Delta("", (), self.finish_reason)
             return
-        tokens = self._engine.generate(self._prompt_token_ids, self._params, self._resumed_token_ids)
+        # the engine knows no stop texts: what may end one is looked at as soon as it is there
+        may_wait = not self._reply.has_stop_texts
+        tokens = self._engine.generate(self._prompt_token_ids, self._params, self._resumed_token_ids, may_wait)
         async with aclosing(tokens) as arrivals:
             async for events in arrivals:
                 delta = self._take(events)

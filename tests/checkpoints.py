@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from inference_server.demo_model import CHECKPOINT_DIR
+from inference_server.engine.model_loader import LoadedModel, build_model, module_places, read_weights
 
 
 @dataclass(frozen=True)
@@ -63,4 +65,13 @@ def write_checkpoint(directory: Path, shape: Shape, seed: int = 0) -> Qwen3ForCa
     model.save_pretrained(directory, max_shard_size=size // shape.shards + 1)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         shutil.copy(CHECKPOINT_DIR / name, directory / name)
+    return model
+
+
+def load_model(
+    checkpoint_dir: Path, config: Qwen3Config, device: str, dtype: str, on_progress: Callable[[float], None]
+) -> LoadedModel:
+    """`build_model`, with its weights in its modules. on_progress as `read_weights` has it."""
+    model = build_model(checkpoint_dir, config, device, dtype)
+    read_weights(module_places(model), checkpoint_dir, config, on_progress)
     return model

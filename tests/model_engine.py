@@ -13,7 +13,7 @@ from inference_server.engine.attention.in_place import InPlaceAttention
 from inference_server.engine.attention.types import Attention, CacheShape
 from inference_server.engine.engine import Engine
 from inference_server.engine.kv_cache import KVCache
-from inference_server.engine.model_loader import LoadedModel, load_model, read_config
+from inference_server.engine.model_loader import LoadedModel, read_config
 from inference_server.engine.model_runner import ModelRunner
 from inference_server.engine.native.library import BLOCK
 from inference_server.engine.native.runner import NativeRunner
@@ -22,6 +22,7 @@ from inference_server.engine.sampler import Sampler
 from inference_server.engine.scheduler import Scheduler, StepBudget
 from inference_server.engine.step import Runner, Step
 from inference_server.engine.types import Chunk, SamplingParams, Sequence, TokenEvent
+from tests.checkpoints import load_model
 from tests.fakes import UNLIMITED
 
 

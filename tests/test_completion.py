@@ -26,15 +26,15 @@ class BatchEngine:
         self.batches = batches
         self.params: SamplingParams | None = None
         self.resumed: tuple[int, ...] = ()
-        self.closed = False
+        self.closed = self.may_wait = False
 
     def require_room(self) -> None:
         """There is room."""
 
     async def generate(
-        self, prompt: tuple[int, ...], params: SamplingParams, resumed_token_ids: tuple[int, ...] = ()
+        self, prompt: tuple[int, ...], params: SamplingParams, resumed_token_ids: tuple[int, ...], may_wait: bool
     ) -> AsyncGenerator[list[TokenEvent]]:
-        self.params, self.resumed = params, resumed_token_ids
+        self.params, self.resumed, self.may_wait = params, resumed_token_ids, may_wait
         try:
             for number, batch in enumerate(self.batches):
                 last = number == len(self.batches) - 1
@@ -187,9 +187,16 @@ class LogprobEngine:
         """There is room."""
 
     async def generate(
-        self, prompt: tuple[int, ...], params: SamplingParams, resumed_token_ids: tuple[int, ...]
+        self, prompt: tuple[int, ...], params: SamplingParams, resumed_token_ids: tuple[int, ...], may_wait: bool
     ) -> AsyncGenerator[list[TokenEvent]]:
         yield self.events
+
+
+@pytest.mark.parametrize(("stop", "may_wait"), [((), True), (("Z",), False)])
+async def test_tokens_that_may_end_a_stop_text_do_not_wait(stop: tuple[str, ...], may_wait: bool) -> None:
+    engine = BatchEngine("AB")
+    await run(engine, stop=stop)
+    assert engine.may_wait is may_wait
 
 
 async def test_logprobs_come_with_their_tokens_and_end_with_the_answer() -> None:

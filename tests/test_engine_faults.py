@@ -89,7 +89,7 @@ FAULTS = {
 BROKEN_SERVER = """
 import sys, time
 from inference_server.engine import model_runner
-forward, steps = model_runner.ModelRunner.forward, 0
+forward, steps = model_runner.ModelRunner._logits, 0
 
 def breaking(self, chunks):
     global steps
@@ -98,7 +98,7 @@ def breaking(self, chunks):
         {fault}
     return forward(self, chunks)
 
-model_runner.ModelRunner.forward = breaking
+model_runner.ModelRunner._logits = breaking
 from inference_server.__main__ import main
 sys.argv[1:] = ["--host", "127.0.0.1", "--port", "0", "--metrics-port", "0", "--stall-timeout-s", "1"]
 main()

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from inference_server.engine.device import choose_device, require_memory
-from inference_server.engine.model_loader import load_model, read_config
+from inference_server.engine.model_loader import read_config
 from inference_server.errors import StartupError
 from inference_server.loading import load_parts
-from tests.checkpoints import Shape, write_checkpoint
+from tests.checkpoints import Shape, load_model, write_checkpoint
 from tests.fakes import settings
 from tests.programs import Program
 

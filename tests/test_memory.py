@@ -16,7 +16,8 @@ from tests.programs import ROOT
 MEASURE = """
 import sys, threading, time
 from pathlib import Path
-from inference_server.engine.model_loader import load_model, read_config, read_weights
+from inference_server.engine.model_loader import read_config, read_weights
+from tests.checkpoints import load_model
 
 def anonymous_bytes():
     [line] = [line for line in open("/proc/self/status") if line.startswith("RssAnon")]

@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional
 from transformers import Qwen3ForCausalLM
 
-from inference_server.engine.model_loader import LoadedModel, load_model, read_config
+from inference_server.engine.model_loader import LoadedModel, read_config
 from inference_server.engine.models import qwen3
-from tests.checkpoints import SHAPES, Shape, write_checkpoint
+from tests.checkpoints import SHAPES, Shape, load_model, write_checkpoint
 from tests.model_engine import ALONE, NO_PARAMS, SteppedEngine, all_logits, load, tokens_of
 
 PROMPT = tuple(range(5, 36))

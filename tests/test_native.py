@@ -32,6 +32,9 @@ SHAPE = Shape(hidden=64, heads=6, key_value_heads=2, head_size=32, dtype="bfloat
 SHAPES = {
     "grouped heads": SHAPE,
     "all heads have keys, untied": dataclasses.replace(SHAPE, heads=2, head_size=64, tied=False),
+    "heads of four panels": dataclasses.replace(SHAPE, heads=4, head_size=128),
+    "heads of three panels": dataclasses.replace(SHAPE, heads=4, head_size=96),
+    "heads of eight panels": dataclasses.replace(SHAPE, heads=3, key_value_heads=1, head_size=256),
     "more heads to a key head than a tile has rows": dataclasses.replace(SHAPE, heads=14, key_value_heads=1),
 }
 VARIANTS = available_variants()
@@ -306,20 +309,20 @@ def test_weights_are_read_to_where_the_slow_way_puts_them(variant: str, tied: bo
     module, config = load(tmp_path, "bfloat16").module, read_config(tmp_path)
     packed = PackedWeights(config, Library(variant))
     read_weights(packed.places, tmp_path, config, lambda share: None)
-    first, layer = packed.layers[1], module.layers[1]
+    parts, layer = packed.layers[1], module.layers[1]
     assert isinstance(layer, Layer)
     gate, up = layer.gate_up.weight.unflatten(0, (2, -1, BLOCK // 2))
     for address, weight in (
-        (first.query_key_value, layer.query_key_value.weight),
-        (first.attention_output, layer.attention_output.weight),
-        (first.gate_up, torch.stack((gate, up), dim=1).flatten(0, 2)),
-        (first.down, layer.down.weight),
+        (parts.query_key_value, layer.query_key_value.weight),
+        (parts.attention_output, layer.attention_output.weight),
+        (parts.gate_up, torch.stack((gate, up), dim=1).flatten(0, 2)),
+        (parts.down, layer.down.weight),
         (packed.parts.output, module.output.weight),
     ):
         panels = functional.pad(weight, (0, 0, 0, -len(weight) % BLOCK)).unflatten(0, (-1, BLOCK))
         expected = panels.unflatten(2, (-1, 2)).transpose(1, 2).contiguous()  # [panels, pairs, columns, 2]
         assert bytes_at(address, expected.nbytes) == expected.view(torch.uint8).numpy().tobytes()
-    for address, weight in ((packed.parts.norm, module.norm.weight), (first.key_norm, layer.key_norm.weight)):
+    for address, weight in ((packed.parts.norm, module.norm.weight), (parts.key_norm, layer.key_norm.weight)):
         assert bytes_at(address, 4 * len(weight)) == weight.float().detach().numpy().tobytes()
     table = module.embedding.weight.detach()
     assert bytes_at(packed.parts.embedding, table.nbytes) == table.view(torch.uint8).numpy().tobytes()
@@ -376,13 +379,15 @@ def test_the_likeliest_token_is_that_of_the_slow_path_with_logits_or_without(
 
 @needs_code
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("fault", [torch.nan, torch.inf])
+@pytest.mark.parametrize("fault", [torch.nan, torch.inf, -torch.inf])
 def test_a_logit_that_is_not_finite_is_seen_wherever_it_is(variant: str, fault: float, tmp_path: Path) -> None:
-    (sequence,) = sequences(1, 3)
+    sequence = Sequence((5, 6, 7), NO_SAMPLING, block_ids=[1])
     for token_id in (0, 40, 76):
         (tmp_path / f"{token_id}").mkdir()
         model = model_of(tmp_path / f"{token_id}", dataclasses.replace(SHAPE, vocabulary=77, tied=False))
-        model.module.output.weight.data[token_id] = fault
+        model.module.output.weight.data[token_id, 0] = fault
         runner = NativeRunner(PackedWeights.of(model, Library(variant)), BLOCKS)
-        for keep_logits in (True, False):
-            assert runner.forward([Chunk(sequence, 0, 3)], keep_logits).likeliest == [None]
+        seen = runner.forward([Chunk(sequence, 0, 3)])
+        assert seen.logits.isfinite().sum() == 76
+        assert seen.logits[0, token_id].isnan() == (fault != fault)
+        assert seen.likeliest == runner.forward([Chunk(sequence, 0, 3)], keep_logits=False).likeliest == [None]

@@ -65,6 +65,11 @@ class Reply:
         self._exempt_tokens = min_tokens  # still to come
         self._exempt_characters = 0  # of the held text, in which no stop text ends
 
+    @property
+    def has_stop_texts(self) -> bool:
+        """Whether text may end the answer."""
+        return bool(self._stop)
+
     def push(self, token_id: int) -> ReplyDelta:
         """Takes the next token. Not to be called after a delta with `stopped`."""
         text = self._decoder.decode(self.vocabulary.bytes_of(token_id))

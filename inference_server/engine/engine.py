@@ -123,11 +123,16 @@ class Engine:
             raise QueueFull(requests, tokens)
 
     async def generate(
-        self, prompt_token_ids: tuple[int, ...], params: SamplingParams, resumed_token_ids: tuple[int, ...] = ()
+        self,
+        prompt_token_ids: tuple[int, ...],
+        params: SamplingParams,
+        resumed_token_ids: tuple[int, ...] = (),
+        may_wait: bool = False,
     ) -> AsyncGenerator[list[TokenEvent]]:
         """Yields whatever tokens have arrived, in order, until one has a finish reason.
 
         resumed_token_ids: the first tokens of the answer, which are not generated again; fewer than max_tokens.
+        may_wait: whether tokens may wait for others of their answer, as `mail` says.
         Closing the generator early cancels the sequence: the engine drops it before its next step.
         Raises EngineFailed; QueueFull; PromptTooLong where the cache could never hold prompt and answer; OutOfMemory or
         SequenceFailed for what befalls this sequence alone.
@@ -142,9 +147,10 @@ class Engine:
         self._mails[sequence] = mail
         self._sent.count(sequence)
         self._inbox.put(_Add(sequence))
+        longest_s = self._max_chunk_delay_s if may_wait else 0.0
         try:
             while not ended:
-                events = await mail.take(pause_s(self._scheduler.running_count, self._max_chunk_delay_s))
+                events = await mail.take(pause_s(self._scheduler.running_count, longest_s))
                 ended = events[-1].finish_reason is not None
                 yield events
         finally:

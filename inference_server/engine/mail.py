@@ -1,9 +1,9 @@
 """What the engine has made and its callers have not read yet. Lives on the event loop.
 
-A message costs this process and the bridge some 80 microseconds each, whatever is in it. Where many answers are
-streamed at once, tokens of one answer wait a little to share a message, so that messages take each of the two a tenth
-of a processor and leave the rest to the engine. The first tokens of an answer never wait, nor do its last, nor does a
-stream that is alone.
+A message costs this process and the bridge some 80 microseconds each, whatever is in it. Where many sequences run,
+tokens of one answer wait a little to share a message, so that messages take each of the two about a tenth of a
+processor (up to some 60 streams) and leave the rest to the engine. The first token of an answer never waits, nor do its
+last ones, nor those of a sequence that runs alone.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import asyncio
 from inference_server.engine.types import TokenEvent
 
 _MOST_TAKEN = 256  # with 20 logprobs a token some 155 kB in a message, which clients take up to 4 MiB of
-_PAUSE_A_STREAM_S = 0.0008
+_PAUSE_A_SEQUENCE_S = 0.0008
 
 
 class Mail:
@@ -65,6 +65,6 @@ class Mail:
         self._arrived.set()
 
 
-def pause_s(streams: int, longest_s: float) -> float:
-    """How long tokens may wait for others of their answer, in seconds, while so many answers are streamed."""
-    return min(max(streams - 1, 0) * _PAUSE_A_STREAM_S, longest_s)
+def pause_s(sequences: int, longest_s: float) -> float:
+    """How long tokens may wait for others of their answer, in seconds, while so many sequences run."""
+    return min(max(sequences - 1, 0) * _PAUSE_A_SEQUENCE_S, longest_s)

@@ -27,7 +27,10 @@ _READERS = 2  # the pages of a mapped file come one by one to each
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that is ready to run. layer_parameter_count: without embedding and output."""
+    """A model on its device; its modules have no memory where compiled code has the weights.
+
+    layer_parameter_count: without embedding and output.
+    """
 
     module: Qwen3
     config: Qwen3Config
@@ -42,15 +45,6 @@ class Place:
 
     shape: torch.Size
     put: Callable[[torch.Tensor], object]
-
-
-def load_model(
-    checkpoint_dir: Path, config: Qwen3Config, device: str, dtype: str, on_progress: Callable[[float], None]
-) -> LoadedModel:
-    """`build_model`, with its weights in its modules. on_progress as `read_weights` has it."""
-    model = build_model(checkpoint_dir, config, device, dtype)
-    read_weights(module_places(model), checkpoint_dir, config, on_progress)
-    return model
 
 
 def build_model(checkpoint_dir: Path, config: Qwen3Config, device: str, dtype: str) -> LoadedModel:

@@ -32,10 +32,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def forward(self, chunks: Rows[Chunk], keep_logits: bool = True) -> Computed:
-        """Computes the chunks, whose sequences must hold the blocks that they need. Logits have the weights' type.
-
-        Without keep_logits nobody will look at them: some runners then save the work of writing them down.
-        """
+        """Computes the chunks, whose sequences must hold the blocks that they need. Logits have the weights' type."""
         logits = self._logits(chunks)
         return Computed(greedy_tokens(logits), logits)
 

@@ -24,7 +24,7 @@ class Runner(Protocol):
     """What a step needs of the model runner."""
 
     def forward(self, chunks: Rows[Chunk], keep_logits: bool) -> Computed:
-        """What follows each chunk's last token."""
+        """What follows each chunk's last token. Without keep_logits nobody will look at the logits."""
 
     def probe(self) -> None:
         """Raises where the device is broken."""

@@ -87,7 +87,7 @@ class Computed:
     """What follows the last token of each of a step's chunks; valid until the next step."""
 
     likeliest: list[int | None]  # [C], the first of the largest logits; None where they are not all finite
-    logits: "torch.Tensor"  # [C, V], or [0, V] where they were not to be kept
+    logits: "torch.Tensor"  # [C, V]; where they were not to be kept, [0, V] or as well
 
     def of(self, chunks: list[int]) -> "Computed":
         """What follows some of the chunks, in ascending order."""

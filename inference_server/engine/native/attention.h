@@ -38,7 +38,7 @@ static void store_value(const float *value, long size, uint32_t *panels, long pl
     uint16_t narrow[MOST_HEAD];
     for (long i = 0; i < size; i += LANES) store_narrowed(narrow + i, load(value + i));
     for (long panel = 0; panel < size / PANEL; panel++) {
-        /* the other half of each word is the neighbour's, which another thread may be writing */
+        /* the other half of each word is the neighbour's */
         uint16_t *to = (uint16_t *)(panels + (panel * (BLOCK / 2) + place / 2) * PANEL) + place % 2;
         for (long i = 0; i < PANEL; i++) to[2 * i] = narrow[panel * PANEL + i];
     }
@@ -65,7 +65,7 @@ static float share_out(const float *scores, long keys, long width, float scale, 
 /* A chunk's blocks of keys or of values, for one key head. */
 typedef struct { const uint32_t *at; const int32_t *places; long stride, count; } Blocks;
 
-/* Number `block`, from its word `begin` on; while it is read, `onward` blocks later is read ahead. */
+/* Of a block, from its word `begin` on; the block that comes `onward` later is what is to be read ahead. */
 static inline Panel panel_of(const Blocks *blocks, long block, long onward, long begin) {
     long next = block + onward < blocks->count ? block + onward : block;
     return (Panel){blocks->at + blocks->places[block] * blocks->stride + begin,

@@ -63,8 +63,8 @@ def difference_from_reference(library: Library) -> float:
     Infinite where a sequence beside others gets other bits than alone.
     """
     config = Qwen3Config(
-        hidden_size=64, intermediate_size=80, num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2,
-        head_dim=64, vocab_size=75, rms_norm_eps=1e-6, rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+        hidden_size=64, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=128, vocab_size=75, rms_norm_eps=1e-6, rope_parameters={"rope_type": "default", "rope_theta": 1e4},
     )  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     modules = [Qwen3(config).to(torch.bfloat16), Qwen3(config)]
@@ -74,7 +74,7 @@ def difference_from_reference(library: Library) -> float:
         modules[1].get_parameter(name).copy_(parameter)
     device, blocks = torch.device("cpu"), 8
     models = [LoadedModel(module, config, device, module.norm.weight.dtype, 0) for module in modules]
-    shape = CacheShape(2, 2, 64, blocks, BLOCK, torch.float32, device)
+    shape = CacheShape(2, 2, 128, blocks, BLOCK, torch.float32, device)
     reference = ModelRunner(models[1], GatheredAttention(shape))
     native = NativeRunner(PackedWeights.of(models[0], library), blocks)
     tokens = torch.randint(config.vocab_size, (3, 80), generator=generator).tolist()

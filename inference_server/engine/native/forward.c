@@ -117,21 +117,22 @@ static void see_logits(Worker *worker, long row, long rows, long panel, Tile til
     long vocabulary = worker->model->vocabulary, columns = smaller(vocabulary - panel * PANEL, PANEL);
     for (long i = 0; i < rows; i++) {
         float *logits = tile + i * PANEL;
-        uint16_t last[PANEL], *kept = worker->step->logits + (row + i) * vocabulary + panel * PANEL;
+        uint16_t last[PANEL];
+        uint16_t *kept = worker->step->logits ? worker->step->logits + (row + i) * vocabulary + panel * PANEL : NULL;
         uint16_t *to = columns < PANEL ? last : kept;
         Seen seen = worker->seen_logits[row + i];
         for (long k = columns; k < PANEL; k++) logits[k] = logits[0]; /* behind the vocabulary: never the first */
         for (long k = 0; k < PANEL; k += LANES) {
             floats some = rounded(load(logits + k));
             see(&seen, some, (panel * PANEL + k) / LANES);
-            if (worker->step->logits) store_narrowed(to + k, some);
+            if (kept) store_narrowed(to + k, some);
         }
         worker->seen_logits[row + i] = seen;
-        if (worker->step->logits && columns < PANEL) memcpy(kept, last, columns * sizeof *kept);
+        if (kept && columns < PANEL) memcpy(kept, last, columns * sizeof *kept);
     }
 }
 
-/* Of the cache, from the one that a chunk's first token goes into. */
+/* How many blocks of the cache a chunk's tokens go into. */
 static inline long blocks_of(const Chunk *chunk) {
     return (chunk->start + chunk->count - 1) / BLOCK - chunk->start / BLOCK + 1;
 }
@@ -264,11 +265,6 @@ static void work(void *argument) {
 /* Bytes that a step of such sizes wants as scratch. */
 long scratch_bytes(const Model *model, long tokens, long chunks, long most_keys, long threads) {
     return divide(NULL, model, tokens, chunks, most_keys, threads).bytes;
-}
-
-/* As pack_into. */
-void pack_rows(const uint16_t *weight, long rows, long inputs, uint32_t *panels, long begin, long run) {
-    pack_into(weight, rows, inputs, panels, begin, run);
 }
 
 typedef void Parallel(void (*work)(void *), void *argument, unsigned threads, unsigned flags);

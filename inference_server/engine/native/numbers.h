@@ -25,13 +25,6 @@ static inline floats all(float one) { return one - (floats){}; }
 
 static inline words load_words(const uint32_t *from) { words some; memcpy(&some, from, sizeof some); return some; }
 
-static inline float widened(uint16_t half) {
-    uint32_t word = (uint32_t)half << 16;
-    float number;
-    memcpy(&number, &word, sizeof number);
-    return number;
-}
-
 static inline floats load_widened(const uint16_t *from) {
     halves some;
     memcpy(&some, from, sizeof some);
@@ -48,8 +41,6 @@ static inline void store_narrowed(uint16_t *to, floats some) {
     halves narrow = __builtin_convertvector((words)rounded(some) >> 16, halves);
     memcpy(to, &narrow, sizeof narrow);
 }
-
-
 
 static inline floats chosen(ints where, floats one, floats other) {
     return (floats)(((ints)one & where) | ((ints)other & ~where));

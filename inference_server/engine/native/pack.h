@@ -4,9 +4,9 @@
 
 enum { PAIRS_OF_A_LINE = 16 };
 
-/* weight: [rows][inputs] bfloat16. Runs of `run` rows become columns beside each other, the first from column `begin` on, each
-next one in the next panel. panels: of all columns. */
-static void pack_into(const uint16_t *weight, long rows, long inputs, uint32_t *panels, long begin, long run) {
+/* weight: [rows][inputs] bfloat16. Runs of `run` rows become columns beside each other, the first from column `begin`
+on, each next one in the next panel. panels: of all columns. */
+void pack_rows(const uint16_t *weight, long rows, long inputs, uint32_t *panels, long begin, long run) {
     long pairs = inputs / 2;
     uint32_t lines[PANEL][PAIRS_OF_A_LINE];
     for (long row = 0; row < rows; row += run) {

@@ -1,4 +1,5 @@
-/* The one product that everything is made of: a few rows of activations times a panel of 32 columns.
+/* The one product that everything is made of: a few rows of activations times a panel of 32 columns, or, where rows are
+very few, times up to four panels at once.
 
 A panel holds, for each pair of inputs, the pairs of all its columns. It is read once for all rows of a tile, and each
 sum runs over the inputs in their order: a row's result does not depend on the rows beside it. */

@@ -33,7 +33,7 @@ class _Part:
 
 
 class PackedWeights:
-    """Room for a model's weights, and what puts each one straight from its file into it.
+    """Room for a model's weights, undefined until each is put to its place.
 
     layers, parts: what the compiled code gets; whoever runs it copies them and sets the layers' keys and values.
     """
