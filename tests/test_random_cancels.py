@@ -111,7 +111,8 @@ async def leave(count: int, seed: int, caplog: pytest.LogCaptureFixture) -> None
     async with in_process_service(FakeRunner(step_s=0.001), max_sequences=8) as service:
         await Leavers(service, seed).run(3)
         await asyncio.wait_for(service.state.idle(), 30)
-        # the bridge's watch over the server's health may begin late, and stays
+        async with httpx2.AsyncClient(base_url=service.url, timeout=60) as http:  # so the bridge watches health
+            await http.post(CHAT, json=body_of(request_of(random.Random(seed), 3), stream=False))
         await until(lambda: any("Health/Watch" in task.get_name() for task in asyncio.all_tasks()))
         baseline = len(asyncio.all_tasks())
         ending, leavers = asyncio.Event(), Leavers(service, seed)
