@@ -77,7 +77,8 @@ async def test_http_stream_whose_client_leaves(gated: InProcessService) -> None:
         httpx2.AsyncClient(base_url=gated.url) as client,
         client.stream("POST", CHAT, json=BODY | {"stream": True}) as response,
     ):
-        await anext(response.aiter_lines())
+        lines = response.aiter_lines()  # kept: an iterator that is forgotten closes the response
+        await anext(lines)
         await until(lambda: gated.runner.step_count == 3)
     await expect_the_work_to_stop(gated, 3)
 
