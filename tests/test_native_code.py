@@ -40,7 +40,6 @@ UNFIT = {
     "intermediate size": {"intermediate": 72},
     "head size": {"head_size": 48},
     "long heads": {"heads": 2, "head_size": 288},
-    "vocabulary": {"vocabulary": (4 << 16) + 1},
 }
 
 

@@ -11,14 +11,7 @@ from inference_server.engine.attention.types import CacheShape
 from inference_server.engine.model_loader import LoadedModel
 from inference_server.engine.model_runner import ModelRunner
 from inference_server.engine.models.qwen3 import Qwen3
-from inference_server.engine.native.library import (
-    BLOCK,
-    MOST_HEAD,
-    MOST_TOKENS,
-    Library,
-    available_variants,
-    processor_flags,
-)
+from inference_server.engine.native.library import BLOCK, MOST_HEAD, Library, available_variants, processor_flags
 from inference_server.engine.native.runner import NativeRunner
 from inference_server.engine.native.weights import PackedWeights
 from inference_server.engine.types import NO_SAMPLING, Chunk, Sequence
@@ -35,7 +28,7 @@ def choose_library(model: LoadedModel) -> Library | None:
     heads, key_heads = config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
     if (
         config.hidden_size % 32 or config.intermediate_size % 16 or heads % key_heads
-        or config.head_dim % 32 or config.head_dim > MOST_HEAD or config.vocab_size > MOST_TOKENS
+        or config.head_dim % 32 or config.head_dim > MOST_HEAD
     ):  # fmt: skip
         _log.warning("the compiled code does not know this model's sizes: it runs on torch's operations, slowly")
         return None

@@ -35,8 +35,11 @@ static void embed(Worker *worker) {
         const uint16_t *from = model->embedding + worker->step->token_ids[token] * model->hidden;
         for (long i = 0; i < model->hidden; i += LANES)
             store(worker->scratch.hidden + token * stride_of(model->hidden) + i, load_widened(from + i));
+        if (token < worker->step->chunks[chunk].begin) chunk = 0;
         while (token >= worker->step->chunks[chunk].begin + worker->step->chunks[chunk].count) chunk++;
         long position = worker->step->chunks[chunk].start + token - worker->step->chunks[chunk].begin;
+        worker->scratch.spots[token] = (Spot){
+            worker->step->block_ids[worker->step->chunks[chunk].blocks + position / BLOCK], position % BLOCK};
         float *turn = worker->scratch.turns + token * model->head_size;
         for (long i = 0; i < half; i++) {
             turn[i] = cosf((float)position * model->frequencies[i]);
@@ -58,12 +61,12 @@ static void norm_rows(Worker *worker, const float *weight) {
     finish_phase(&worker->team, worker->rows);
 }
 
-/* The worker's rows times one panel; the next one is read ahead meanwhile. */
-static void multiply_panel(Worker *worker, const activation *left, long inputs, const uint32_t *weight, long panel,
-                           Finish *finish) {
+/* Rows of activations times one panel; the next one is read ahead meanwhile. */
+static void multiply_panel(Worker *worker, const activation *left, long rows, long inputs, const uint32_t *weight,
+                           long panel, Finish *finish) {
     long panel_words = inputs / 2 * PANEL;
     const uint32_t *here = weight + panel * panel_words;
-    long rows = worker->rows, parts = (rows + MOST_ROWS - 1) / MOST_ROWS, stride = stride_of(inputs);
+    long parts = (rows + MOST_ROWS - 1) / MOST_ROWS, stride = stride_of(inputs);
     long step = PANEL * sizeof *weight / parts;
     Tile tile;
     for (long part = 0; part < parts; part++) {
@@ -83,15 +86,8 @@ static void product(Worker *worker, const activation *left, long inputs, const u
     long items = (panels + at_once - 1) / at_once;
     for (long item; (item = take(&worker->team, items)) < items;)
         for (long panel = item * at_once; panel < smaller((item + 1) * at_once, panels); panel++)
-            multiply_panel(worker, left, inputs, weight, panel, finish);
+            multiply_panel(worker, left, worker->rows, inputs, weight, panel, finish);
     finish_phase(&worker->team, items);
-}
-
-static void keep_projected(Worker *worker, long row, long rows, long panel, Tile tile) {
-    const Model *model = worker->model;
-    long width = stride_of((model->heads + 2 * model->key_heads) * model->head_size);
-    for (long i = 0; i < rows; i++)
-        memcpy(worker->scratch.projected + (row + i) * width + panel * PANEL, tile + i * PANEL, PANEL * sizeof *tile);
 }
 
 static void add_to_hidden(Worker *worker, long row, long rows, long panel, Tile tile) {
@@ -117,66 +113,58 @@ static void see_logits(Worker *worker, long row, long rows, long panel, Tile til
     long vocabulary = worker->model->vocabulary, columns = smaller(vocabulary - panel * PANEL, PANEL);
     for (long i = 0; i < rows; i++) {
         float *logits = tile + i * PANEL;
-        uint16_t last[PANEL];
-        uint16_t *kept = worker->step->logits ? worker->step->logits + (row + i) * vocabulary + panel * PANEL : NULL;
-        uint16_t *to = columns < PANEL ? last : kept;
-        Seen seen = worker->seen_logits[row + i];
-        for (long k = columns; k < PANEL; k++) logits[k] = logits[0]; /* behind the vocabulary: never the first */
-        for (long k = 0; k < PANEL; k += LANES) {
-            floats some = rounded(load(logits + k));
-            see(&seen, some, (panel * PANEL + k) / LANES);
-            if (kept) store_narrowed(to + k, some);
+        for (long k = columns; k < PANEL; k++) logits[k] = logits[0]; /* behind the vocabulary */
+        see(worker->seen_logits + row + i, logits, panel * PANEL, columns);
+        if (worker->step->logits) {
+            uint16_t narrow[PANEL];
+            for (long k = 0; k < PANEL; k += LANES) store_narrowed(narrow + k, load(logits + k));
+            memcpy(worker->step->logits + (row + i) * vocabulary + panel * PANEL, narrow, columns * sizeof *narrow);
         }
-        worker->seen_logits[row + i] = seen;
-        if (kept && columns < PANEL) memcpy(kept, last, columns * sizeof *kept);
     }
 }
 
-/* How many blocks of the cache a chunk's tokens go into. */
-static inline long blocks_of(const Chunk *chunk) {
-    return (chunk->start + chunk->count - 1) / BLOCK - chunk->start / BLOCK + 1;
+/* Beside each other, a row's panels of one head. */
+static void keep_head(Worker *worker, long row, long rows, long panel, Tile tile) {
+    long size = worker->model->head_size;
+    float *to = worker->desk.head + row * size + panel * PANEL % size;
+    for (long i = 0; i < rows; i++) memcpy(to + i * size, tile + i * PANEL, PANEL * sizeof *tile);
 }
 
-/* Queries to where attention reads them, keys and values into the cache. */
-static void split_token(Worker *worker, const Layer *layer, long token, long position, long block, long key_head) {
+/* Of a token: a query to where attention reads it, a key or a value into the cache. Queries come before keys. */
+static void put_head(Worker *worker, const Layer *layer, long head, long token, const float *from) {
     const Model *model = worker->model;
-    long size = model->head_size, group = model->heads / model->key_heads;
-    long width = stride_of((model->heads + 2 * model->key_heads) * size);
-    long begin = (block * model->key_heads + key_head) * size / 2 * BLOCK;
-    const float *from = worker->scratch.projected + token * width, *turn = worker->scratch.turns + token * size;
-    float head[MOST_HEAD];
-    for (long one = key_head * group; one < (key_head + 1) * group; one++) {
-        norm_and_turn(model, from + one * size, layer->query_norm, turn, head);
-        activation *query = worker->scratch.query + (token * model->heads + one) * size;
-        for (long i = 0; i < size; i += LANES) store_activations(query + i, load(head + i));
+    long size = model->head_size, key_head = (head - model->heads) % model->key_heads;
+    const float *turn = worker->scratch.turns + token * size;
+    Spot spot = worker->scratch.spots[token];
+    long begin = (spot.block * model->key_heads + key_head) * size / 2 * BLOCK;
+    float turned[MOST_HEAD];
+    if (head < model->heads) {
+        activation *query = worker->scratch.query + (token * model->heads + head) * size;
+        norm_and_turn(model, from, layer->query_norm, turn, turned);
+        for (long i = 0; i < size; i += LANES) store_activations(query + i, load(turned + i));
+    } else if (head < model->heads + model->key_heads) {
+        norm_and_turn(model, from, layer->key_norm, turn, turned);
+        store_key(turned, size, layer->keys + begin, spot.place);
+    } else {
+        store_value(from, size, layer->values + begin, spot.place);
     }
-    norm_and_turn(model, from + (model->heads + key_head) * size, layer->key_norm, turn, head);
-    store_key(head, size, layer->keys + begin, position % BLOCK);
-    const float *value = from + (model->heads + model->key_heads + key_head) * size;
-    store_value(value, size, layer->values + begin, position % BLOCK);
 }
 
-/* An item is a chunk's tokens in one block of the cache, for one key head: no other thread writes there. */
-static void split_heads(Worker *worker, const Layer *layer) {
+/* An item is one head of some rows: what its thread has computed it puts away while it is in the cache. */
+static void project(Worker *worker, const Layer *layer) {
     const Model *model = worker->model;
-    const Chunk *chunks = worker->step->chunks, *end = chunks + worker->step->chunk_count;
-    long items = 0, before = 0;
-    for (const Chunk *chunk = chunks; chunk < end; chunk++) items += blocks_of(chunk) * model->key_heads;
-    long item = take(&worker->team, items);
-    for (const Chunk *chunk = chunks; chunk < end; chunk++) {
-        long behind = before + blocks_of(chunk) * model->key_heads;
-        for (; item < behind; item = take(&worker->team, items)) {
-            long number = chunk->start / BLOCK + (item - before) / model->key_heads;
-            long block = worker->step->block_ids[chunk->blocks + number];
-            long first = number * BLOCK < chunk->start ? chunk->start : number * BLOCK;
-            long last = smaller((number + 1) * BLOCK, chunk->start + chunk->count);
-            for (long position = first; position < last; position++)
-                split_token(worker, layer, chunk->begin + position - chunk->start, position, block,
-                            (item - before) % model->key_heads);
-        }
-        before = behind;
+    long heads = model->heads + 2 * model->key_heads, panels = model->head_size / PANEL;
+    long groups = (worker->rows + MOST_HEAD_ROWS - 1) / MOST_HEAD_ROWS, stride = stride_of(model->hidden);
+    for (long item; (item = take(&worker->team, heads * groups)) < heads * groups;) {
+        long head = item / groups, first = worker->rows * (item % groups) / groups;
+        long rows = worker->rows * (item % groups + 1) / groups - first;
+        for (long panel = head * panels; panel < (head + 1) * panels; panel++)
+            multiply_panel(worker, worker->scratch.normed + first * stride, rows, model->hidden,
+                           layer->query_key_value, panel, keep_head);
+        for (long row = 0; row < rows; row++)
+            put_head(worker, layer, head, first + row, worker->desk.head + row * model->head_size);
     }
-    finish_phase(&worker->team, items);
+    finish_phase(&worker->team, heads * groups);
 }
 
 static inline long tiles_of(const Chunk *chunk, long queries) { return (chunk->count + queries - 1) / queries; }
@@ -184,22 +172,20 @@ static inline long tiles_of(const Chunk *chunk, long queries) { return (chunk->c
 /* An item is one key head of one tile of a chunk's queries; the last tile, which sees most keys, comes first. */
 static void attend(Worker *worker, const Layer *layer) {
     const Model *model = worker->model;
-    const Chunk *chunks = worker->step->chunks, *end = chunks + worker->step->chunk_count;
+    const Chunk *chunks = worker->step->chunks, *end = chunks + worker->step->chunk_count, *chunk = chunks;
     long group = model->heads / model->key_heads, heads = smaller(group, MOST_ROWS), most_queries = MOST_ROWS / heads;
     long items = 0, before = 0;
-    for (const Chunk *chunk = chunks; chunk < end; chunk++) items += tiles_of(chunk, most_queries) * model->key_heads;
-    long item = take(&worker->team, items);
-    for (const Chunk *chunk = chunks; chunk < end; chunk++) {
-        long tiles = tiles_of(chunk, most_queries), behind = before + tiles * model->key_heads;
-        for (; item < behind; item = take(&worker->team, items)) {
-            long key_head = (item - before) / tiles, tile = tiles - 1 - (item - before) % tiles;
-            long first = chunk->count * tile / tiles, queries = chunk->count * (tile + 1) / tiles - first;
-            for (long head = 0; head < group; head += heads)
-                attend_tile(model, layer, chunk, worker->step->block_ids, key_head, first, queries,
-                            key_head * group + head, smaller(group - head, heads), worker->scratch.query,
-                            worker->scratch.seen, worker->desk);
-        }
-        before = behind;
+    for (const Chunk *one = chunks; one < end; one++) items += tiles_of(one, most_queries) * model->key_heads;
+    for (long item; (item = take(&worker->team, items)) < items;) {
+        if (item < before) before = 0, chunk = chunks;
+        for (long own; item >= before + (own = tiles_of(chunk, most_queries) * model->key_heads); chunk++) before += own;
+        long tiles = tiles_of(chunk, most_queries);
+        long key_head = (item - before) / tiles, tile = tiles - 1 - (item - before) % tiles;
+        long first = chunk->count * tile / tiles, queries = chunk->count * (tile + 1) / tiles - first;
+        for (long head = 0; head < group; head += heads)
+            attend_tile(model, layer, chunk, worker->step->block_ids, key_head, first, queries,
+                        key_head * group + head, smaller(group - head, heads), worker->scratch.query,
+                        worker->scratch.seen, worker->desk);
     }
     finish_phase(&worker->team, items);
 }
@@ -226,9 +212,7 @@ static void run_layer(Worker *worker, const Layer *layer) {
     Scratch *scratch = &worker->scratch;
     long attended = model->heads * model->head_size;
     norm_rows(worker, layer->attention_norm);
-    product(worker, scratch->normed, model->hidden, layer->query_key_value,
-            attended + 2 * model->key_heads * model->head_size, keep_projected);
-    split_heads(worker, layer);
+    project(worker, layer);
     attend(worker, layer);
     if (layer == model->layers + model->layer_count - 1) keep_ends(worker);
     product(worker, scratch->seen, attended, layer->attention_output, model->hidden, add_to_hidden);
@@ -251,9 +235,10 @@ static void work(void *argument) {
     const Model *model = call->model;
     const Step *step = call->step;
     Worker worker = {.model = model, .step = step, .scratch = call->scratch, .rows = step->tokens};
-    worker.team = (Team){worker.scratch.phases, 0, call->team_size ? call->team_size() : 1};
     long thread = atomic_fetch_add(&call->arrived, 1), bytes;
-    worker.desk = desk_at(worker.scratch.desks + thread * worker.scratch.desk_bytes, model, step->most_keys, &bytes);
+    worker.team = (Team){worker.scratch.phases, call->team_size ? call->team_size() : 1, thread, 0, 0};
+    worker.desk = desk_at(worker.scratch.desks + thread * worker.scratch.desk_bytes, model, step->tokens, step->most_keys,
+                          &bytes);
     worker.seen_logits = worker.scratch.seen_logits + thread * step->chunk_count;
     forget(worker.seen_logits, step->chunk_count);
     embed(&worker);

@@ -1,44 +1,47 @@
 /* The likeliest token of each row of logits, found as they come. */
 #pragma once
+#include <float.h>
 #include <math.h>
-#include "numbers.h"
+#include "tile.h"
 
 enum { NOT_FINITE = -1 };
 
-/* What one thread has seen of a row: each lane its best, and a sum that is 0 while all were finite.
-
-A bfloat16 number has 16 bits to spare. They say which vector it came from, so that of equal ones the first is the
-largest: which of two is better is one comparison. */
-typedef struct { floats best, wrong; } Seen;
+/* What one thread has seen of a row: its largest logit, the first that is so large, whether one was not finite; and
+what no logit that rounds to the largest or more is within. */
+typedef struct { float best, near; int32_t token, wrong; } Seen;
 
 static void forget(Seen *rows, long count) {
-    for (long row = 0; row < count; row++) rows[row] = (Seen){all(-INFINITY), all(0)};
+    for (long row = 0; row < count; row++) rows[row] = (Seen){-INFINITY, -INFINITY, 0, 0};
 }
 
-/* Logits LANES * vector and on, which are bfloat16 numbers. */
-static inline void see(Seen *row, floats logits, int32_t vector) {
-    floats positive = logits + 0.0f; /* there are two zeros */
-    words order = ((words)((ints)positive >> 31) ^ ~vector) & 0xffff;
-    row->best = larger((floats)((words)positive | order), row->best);
-    row->wrong += logits * 0.0f;
+static void see_one(Seen *row, float logit, int32_t token) {
+    row->wrong |= !isfinite(logit);
+    if (logit > row->best || (logit == row->best && token < row->token)) {
+        row->best = logit;
+        row->token = token;
+        row->near = logit - fabsf(logit) * 0x1p-7f - FLT_MIN; /* bfloat16 has 8 bits */
+    }
+}
+
+/* PANEL logits, before they are rounded, of tokens `token` and on, of which only the first `count` are. A row's best
+is beaten a dozen times in a step: whether it may be is asked of all of them at once. */
+static inline void see(Seen *row, const float *logits, int32_t token, int count) {
+    floats most = load(logits), wrong = load(logits) * 0.0f;
+    for (int i = LANES; i < PANEL; i += LANES) {
+        most = larger(load(logits + i), most);
+        wrong += load(logits + i) * 0.0f;
+    }
+    if (all_within(most + wrong, row->near)) return;
+    for (int i = 0; i < count; i++) see_one(row, rounded(all(logits[i]))[0], token + i);
 }
 
 /* seen: [threads][rows]. The first of the largest, or NOT_FINITE where one is no finite number. */
 static int64_t likeliest(const Seen *seen, long threads, long rows, long row) {
-    float best = -INFINITY, wrong = 0;
-    long best_lane = 0;
-    for (long thread = 0; thread < threads; thread++) {
+    Seen best = seen[row];
+    for (long thread = 1; thread < threads; thread++) {
         const Seen *own = seen + thread * rows + row;
-        for (int lane = 0; lane < LANES; lane++) {
-            wrong += own->wrong[lane];
-            if (own->best[lane] > best) {
-                best = own->best[lane];
-                best_lane = lane;
-            }
-        }
+        if (own->best > -INFINITY) see_one(&best, own->best, own->token); /* it may have had none of the items */
+        best.wrong |= own->wrong;
     }
-    uint32_t word;
-    memcpy(&word, &best, sizeof word);
-    int64_t vector = (best < 0 ? word : ~word) & 0xffff;
-    return wrong == 0 ? vector * LANES + best_lane : NOT_FINITE;
+    return best.wrong ? NOT_FINITE : best.token;
 }

@@ -11,7 +11,6 @@ from inference_server.engine.native.build import VARIANTS, library_path, source_
 _CPU_INFO = Path("/proc/cpuinfo")
 BLOCK = 32  # tokens of a cache block, columns of a panel
 MOST_HEAD = 256
-MOST_TOKENS = 4 << 16  # of a vocabulary: vectors of 4 logits or more are numbered in 16 bits
 
 
 class LayerParts(ctypes.Structure):

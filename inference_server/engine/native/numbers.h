@@ -57,6 +57,19 @@ static inline floats larger(floats one, floats other) {
 #endif
 }
 
+/* False where one is no number. */
+static inline int all_within(floats some, float limit) {
+#if defined(__AVX512F__)
+    return !_mm512_cmp_ps_mask((__m512)some, _mm512_set1_ps(limit), _CMP_NLE_UQ);
+#elif defined(__AVX2__)
+    return !_mm256_movemask_ps(_mm256_cmp_ps((__m256)some, _mm256_set1_ps(limit), _CMP_NLE_UQ));
+#else
+    int within = 1;
+    for (int i = 0; i < LANES; i++) within &= some[i] <= limit;
+    return within;
+#endif
+}
+
 /* Always in the same order. */
 static inline float total(floats some) {
     for (int width = LANES / 2; width; width /= 2)

@@ -3,28 +3,36 @@
 #include <sched.h>
 #include <stdatomic.h>
 
-typedef struct { atomic_long taken, done; } Phase; /* items; zeros before the step */
-
-/* One for each thread. A phase ends when its items are done, and items are taken one by one: a thread that the system
+/* One for each thread. Items of a phase lie in as many runs as there are threads. Each thread takes its own run's one by
+one, which reads on where it has read ahead, and then those that are left of the others': a thread that the system
 holds up takes fewer, and the others wait for it only while it has one. Late, it finds nothing left and catches up. */
 typedef struct {
-    Phase *phase;
-    long mine, threads; /* mine: items of this phase that this thread has done */
+    atomic_long *phase;                /* items done, and of each run those taken; zeros before the step */
+    long threads, thread, passed, mine; /* passed: runs that are known to be at their end; mine: items done */
 } Team;
 
 enum { PATIENCE = 1000 };
 
-/* The next of `count` items, or a number above. */
+static inline long phase_words(long threads) { return 1 + threads; }
+
+/* The next of `count` items, or `count`. */
 static inline long take(Team *team, long count) {
-    long item = atomic_fetch_add_explicit(&team->phase->taken, 1, memory_order_relaxed);
-    team->mine += item < count;
-    return item;
+    for (; team->passed < team->threads; team->passed++) {
+        long run = (team->thread + team->passed) % team->threads;
+        long item = count * run / team->threads +
+                    atomic_fetch_add_explicit(team->phase + 1 + run, 1, memory_order_relaxed);
+        if (item < count * (run + 1) / team->threads) {
+            team->mine++;
+            return item;
+        }
+    }
+    return count;
 }
 
 /* Returns when all `count` items are done. To be called with all that were taken done. */
 static void finish_phase(Team *team, long count) {
-    atomic_fetch_add_explicit(&team->phase->done, team->mine, memory_order_acq_rel);
-    for (long waited = 0; atomic_load_explicit(&team->phase->done, memory_order_acquire) < count; waited++) {
+    atomic_fetch_add_explicit(team->phase, team->mine, memory_order_acq_rel);
+    for (long waited = 0; atomic_load_explicit(team->phase, memory_order_acquire) < count; waited++) {
         if (waited > PATIENCE)
             sched_yield(); /* another thread of the team may want this very processor */
 #ifdef __x86_64__
@@ -32,6 +40,6 @@ static void finish_phase(Team *team, long count) {
             __builtin_ia32_pause();
 #endif
     }
-    team->phase++;
-    team->mine = 0;
+    team->phase += phase_words(team->threads);
+    team->passed = team->mine = 0;
 }
