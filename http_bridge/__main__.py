@@ -1,6 +1,7 @@
 """`python -m http_bridge`: settings to server."""
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -34,7 +35,10 @@ def run(settings: Settings) -> None:
         _log.info("HTTP on %s:%d for %s", host, listener.getsockname()[1], settings.target)
         if metrics_port:
             _log.info("metrics on %s:%d", host, metrics_port)
-        BridgeServer(settings, metrics).run(sockets=[listener])
+        server = BridgeServer(settings, metrics)
+        gc.freeze()  # nobody looks for garbage in what has been imported
+        gc.enable()
+        server.run(sockets=[listener])
     _log.info("ended")
 
 
@@ -51,6 +55,7 @@ def main() -> None:
     # until the server has its own: a container's first process gets no signal that it does not handle
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core writes lines of its own, in no format of ours
+    gc.disable()  # until it serves: what a start makes stays
     try:
         command(run).main(standalone_mode=False)
     except click.ClickException as error:

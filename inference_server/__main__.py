@@ -1,6 +1,7 @@
 """`python -m inference_server`: settings to server."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -42,6 +43,7 @@ def main() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on the CPU takes memory in large pages
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # between steps others want the cores: threads sleep after 30 us
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    gc.disable()  # until ready: what a start makes stays, and to look through it again and again takes a second
     try:
         command(run).main(standalone_mode=False)
     except click.ClickException as error:

@@ -184,6 +184,7 @@ class Completions:
         self,
         engine: "Engine",
         encoder: "PromptEncoder",
+        vocabulary: Vocabulary,
         defaults: SamplingDefaults,
         served_names: tuple[str, ...],
         max_context_tokens: int,
@@ -197,7 +198,7 @@ class Completions:
         self.max_context_tokens = max_context_tokens
         self._engine = engine
         self._encoder = encoder
-        self._vocabulary = Vocabulary(encoder.tokenizer)
+        self._vocabulary = vocabulary
         self._defaults = defaults
         self._served_names = served_names
         self._stop_token_ids = stop_token_ids

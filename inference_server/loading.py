@@ -13,6 +13,7 @@ from pathlib import Path
 import transformers
 
 from inference_server.chat.prompt import PromptEncoder
+from inference_server.chat.reply import Vocabulary
 from inference_server.completion import Completions, SamplingDefaults
 from inference_server.config import Settings
 from inference_server.engine.cache_memory import CacheLimits, CachePlan, make_attention, plan_cache
@@ -57,6 +58,7 @@ class LoadedParts:
     """What the loading thread hands over to the event loop."""
 
     encoder: PromptEncoder
+    vocabulary: Vocabulary
     model: LoadedModel
     runner: ModelRunner | NativeRunner
     sampler: Sampler
@@ -74,11 +76,10 @@ def load_parts(checkpoint_dir: Path, settings: Settings, on_progress: Callable[[
         raise StartupError(f"--max-context-tokens: this model has at most {longest}, got {settings.max_context_tokens}")
     generation = read_generation_config(checkpoint_dir)
     encoder = PromptEncoder(checkpoint_dir)
-    last_token_id = max(encoder.tokenizer.get_vocab().values())
-    if last_token_id >= config.vocab_size:  # a request that names it would reach behind the logits
-        raise StartupError(
-            f"{checkpoint_dir}/tokenizer.json: token {last_token_id} is beyond the model's {config.vocab_size}"
-        )
+    vocabulary = Vocabulary(encoder.tokenizer)
+    last = vocabulary.last_token_id
+    if last >= config.vocab_size:  # a request that names it would reach behind the logits
+        raise StartupError(f"{checkpoint_dir}/tokenizer.json: token {last} is beyond the model's {config.vocab_size}")
     stop = config.eos_token_id if generation.eos_token_id is None else generation.eos_token_id
     defaults = _sampling_defaults(checkpoint_dir, generation)
     model = build_model(checkpoint_dir, config, settings.device, settings.dtype)
@@ -91,7 +92,8 @@ def load_parts(checkpoint_dir: Path, settings: Settings, on_progress: Callable[[
     cache = KVCache(plan.block_count, plan.block_size, os.urandom(16), settings.prefix_caching)
     stop_token_ids = frozenset([stop] if isinstance(stop, int) else stop or ())
     scheduler = Scheduler(cache, stop_token_ids, settings.max_sequences, budget)
-    return LoadedParts(encoder, model, runner, Sampler(stop_token_ids), scheduler, defaults, plan.max_context_tokens)
+    sampler, longest = Sampler(stop_token_ids), plan.max_context_tokens
+    return LoadedParts(encoder, vocabulary, model, runner, sampler, scheduler, defaults, longest)
 
 
 def _step_budget(model: LoadedModel, asked: int | None) -> StepBudget:
@@ -149,8 +151,8 @@ def assemble(
     metrics.describe({"model_name": served_name, "dtype": dtype, "device": device}, lambda: engine.use)
     return engine, LoadedService(
         completions=Completions(
-            engine, parts.encoder, parts.defaults, names, parts.max_context_tokens, parts.scheduler.stop_token_ids,
-            metrics.gap_s.observe,
+            engine, parts.encoder, parts.vocabulary, parts.defaults, names, parts.max_context_tokens,
+            parts.scheduler.stop_token_ids, metrics.gap_s.observe,
         ),
         dtype=dtype,
         device=device,

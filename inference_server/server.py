@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -107,6 +108,8 @@ class _Life:
         completion = await loaded.completions.open(_WARM_UP)
         async for _ in completion.deltas():
             pass
+        gc.freeze()  # nobody looks for garbage in what has been loaded
+        gc.enable()
         self.state.enter(Phase.READY)
         _log.info("ready: %s on %s in %s", served.name, loaded.device, loaded.dtype)
 

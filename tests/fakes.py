@@ -15,6 +15,7 @@ from http_bridge.metrics import Metrics as BridgeMetrics
 from http_bridge.server import BridgeServer, listen
 from inference_server.accounting import Accounting
 from inference_server.chat.prompt import PromptEncoder
+from inference_server.chat.reply import Vocabulary
 from inference_server.completion import Completions, SamplingDefaults
 from inference_server.config import Settings
 from inference_server.demo_model import CHECKPOINT_DIR
@@ -141,7 +142,9 @@ async def in_process_service(
     )  # fmt: skip
     servicer = ChatServicer(ServedModel("fake", "", 1024, 4 * 2**20, max_request_s), state, Accounting(metrics))
     encoder, defaults = PromptEncoder(CHECKPOINT_DIR), SamplingDefaults(0.0, 1.0, 0, 0.0, 1.0)
-    completions = Completions(engine, encoder, defaults, ("fake",), 32_768, frozenset({0}), metrics.gap_s.observe)
+    completions = Completions(
+        engine, encoder, Vocabulary(encoder.tokenizer), defaults, ("fake",), 32_768, frozenset({0}), metrics.gap_s.observe
+    )
     metrics.describe({"model_name": "fake"}, lambda: engine.use)
     servicer.loaded = LoadedService(completions, "float32", "cpu", lambda: engine.use, {})
     server = grpc_server(settings(), servicer, state)

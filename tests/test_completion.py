@@ -48,7 +48,9 @@ class BatchEngine:
 
 def completions(engine: BatchEngine, max_context_tokens: int = 100) -> Completions:
     defaults = SamplingDefaults(0.6, 0.7, 20, 0.05, 1.1)
-    return Completions(engine, ENCODER, defaults, ("m", "Qwen/m"), max_context_tokens, frozenset([MODEL_END]))  # type: ignore[arg-type]
+    return Completions(
+        engine, ENCODER, VOCABULARY, defaults, ("m", "Qwen/m"), max_context_tokens, frozenset([MODEL_END])  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
 def ask(**changes: object) -> ChatRequest:
