@@ -143,8 +143,9 @@ async def in_process_service(
     servicer = ChatServicer(ServedModel("fake", "", 1024, 4 * 2**20, max_request_s), state, Accounting(metrics))
     encoder, defaults = PromptEncoder(CHECKPOINT_DIR), SamplingDefaults(0.0, 1.0, 0, 0.0, 1.0)
     completions = Completions(
-        engine, encoder, Vocabulary(encoder.tokenizer), defaults, ("fake",), 32_768, frozenset({0}), metrics.gap_s.observe
-    )
+        engine, encoder, Vocabulary(encoder.tokenizer), defaults, ("fake",), 32_768, frozenset({0}),
+        metrics.gap_s.observe,
+    )  # fmt: skip
     metrics.describe({"model_name": "fake"}, lambda: engine.use)
     servicer.loaded = LoadedService(completions, "float32", "cpu", lambda: engine.use, {})
     server = grpc_server(settings(), servicer, state)
