@@ -5,7 +5,8 @@ usage: python -m benchmarks.service_cost [carry|first|slowdown] [--runs 3] [--se
 carry: tokens/s of 64 streams at steps of 10 ms and CPU time for each token, over HTTP and gRPC, turn about.
 first: how much later the first token comes through the bridge.
 slowdown: how much longer a step takes when its tokens are served over gRPC than when they go nowhere. First as a user
-has it, then with a core for the engine's thread alone, so that what is left is waiting for Python's lock.
+has it, then with a core for the engine's thread alone, so that what is left is waiting for Python's lock. `ratio`
+compares each served step with the one before it, for the machine's speed drifts.
 """
 
 import asyncio
@@ -162,9 +163,11 @@ async def slowdown(runs: int, seconds: float) -> list[Row]:
             with ours(work, OMP_NUM_THREADS="1", **environment) as service, _aside(environment.get("SERVICE_CPU")):
                 client = await _connected(service)
                 for _ in range(runs):
-                    for served in (False, True):
-                        step = await _step(service, client, served, seconds)
-                        rows.append({"work": work, "cores": cores, "tokens": "served" if served else "nowhere", **step})
+                    nowhere = await _step(service, client, False, seconds)
+                    served = await _step(service, client, True, seconds)
+                    for tokens, step in (("nowhere", nowhere), ("served", served)):
+                        ratio = step["step_ms"] / nowhere["step_ms"]
+                        rows.append({"work": work, "cores": cores, "tokens": tokens, **step, "ratio": ratio})
     return rows
 
 

@@ -178,7 +178,8 @@ static void attend(Worker *worker, const Layer *layer) {
     for (const Chunk *one = chunks; one < end; one++) items += tiles_of(one, most_queries) * model->key_heads;
     for (long item; (item = take(&worker->team, items)) < items;) {
         if (item < before) before = 0, chunk = chunks;
-        for (long own; item >= before + (own = tiles_of(chunk, most_queries) * model->key_heads); chunk++) before += own;
+        for (; item >= before + tiles_of(chunk, most_queries) * model->key_heads; chunk++)
+            before += tiles_of(chunk, most_queries) * model->key_heads;
         long tiles = tiles_of(chunk, most_queries);
         long key_head = (item - before) / tiles, tile = tiles - 1 - (item - before) % tiles;
         long first = chunk->count * tile / tiles, queries = chunk->count * (tile + 1) / tiles - first;
@@ -237,8 +238,8 @@ static void work(void *argument) {
     Worker worker = {.model = model, .step = step, .scratch = call->scratch, .rows = step->tokens};
     long thread = atomic_fetch_add(&call->arrived, 1), bytes;
     worker.team = (Team){worker.scratch.phases, call->team_size ? call->team_size() : 1, thread, 0, 0};
-    worker.desk = desk_at(worker.scratch.desks + thread * worker.scratch.desk_bytes, model, step->tokens, step->most_keys,
-                          &bytes);
+    char *desk = worker.scratch.desks + thread * worker.scratch.desk_bytes;
+    worker.desk = desk_at(desk, model, step->tokens, step->most_keys, &bytes);
     worker.seen_logits = worker.scratch.seen_logits + thread * step->chunk_count;
     forget(worker.seen_logits, step->chunk_count);
     embed(&worker);

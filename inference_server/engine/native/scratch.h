@@ -35,11 +35,12 @@ static void *part_of(char *base, long *used, long bytes) {
 /* With its size in bytes. */
 static Desk desk_at(char *base, const Model *model, long tokens, long most_keys, long *bytes) {
     Desk desk = {.width = most_keys};
+    long head_rows = tokens < MOST_HEAD_ROWS ? tokens : MOST_HEAD_ROWS;
     *bytes = 0;
     desk.query = part_of(base, bytes, MOST_ROWS * model->head_size * sizeof(activation));
     desk.scores = part_of(base, bytes, MOST_ROWS * most_keys * sizeof(float));
     desk.shares = part_of(base, bytes, MOST_ROWS * most_keys * sizeof(activation));
-    desk.head = part_of(base, bytes, (tokens < MOST_HEAD_ROWS ? tokens : MOST_HEAD_ROWS) * model->head_size * sizeof(float));
+    desk.head = part_of(base, bytes, head_rows * model->head_size * sizeof(float));
     return desk;
 }
 

@@ -3,8 +3,8 @@
 #include <sched.h>
 #include <stdatomic.h>
 
-/* One for each thread. Items of a phase lie in as many runs as there are threads. Each thread takes its own run's one by
-one, which reads on where it has read ahead, and then those that are left of the others': a thread that the system
+/* One for each thread. Items of a phase lie in as many runs as there are threads. Each thread takes its own run's one
+by one, which reads on where it has read ahead, and then those that are left of the others': a thread that the system
 holds up takes fewer, and the others wait for it only while it has one. Late, it finds nothing left and catches up. */
 typedef struct {
     atomic_long *phase;                /* items done, and of each run those taken; zeros before the step */
