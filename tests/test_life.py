@@ -270,3 +270,26 @@ def _endless_curl(http_port: int, events: Path) -> "subprocess.Popen[bytes]":
         assert asking.poll() is None
         time.sleep(0.05)
     return asking
+
+
+COLLECTING = """
+import gc, signal, sys, threading, time
+def tell():
+    while not (gc.isenabled() and gc.get_freeze_count() > 10_000):
+        time.sleep(0.02)
+    print("garbage is collected")
+assert gc.isenabled()
+threading.Timer(0.5, tell).start()
+from {name}.__main__ import main
+sys.argv[1:] = ["--host", "127.0.0.1", "--port", "0", "--metrics-port", "0"]
+main()
+"""
+
+
+@pytest.mark.parametrize("name", ["inference_server", "http_bridge"])
+def test_a_program_that_serves_collects_garbage_but_not_in_what_it_has_loaded(name: str) -> None:
+    program = Program(sys.executable, "-u", "-c", COLLECTING.format(name=name))
+    try:
+        program.wait_for("garbage is collected")
+    finally:
+        program.stop()

@@ -3,6 +3,7 @@
 import ctypes
 import dataclasses
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -108,9 +109,10 @@ def test_logits_are_the_same_bits_however_a_prompt_is_divided_and_whatever_is_be
             for chunk, row in zip(chunks, together.forward(chunks).logits, strict=True):
                 index = mine.index(chunk.sequence)
                 computed[index], ends[index] = chunk.start + chunk.count, row.clone()
+        at_once = together.forward([Chunk(sequence, 0, length) for sequence in sequences(4, length)]).logits
     finally:
         torch.set_num_threads(1)
-    for seen, wanted in zip(ends, expected, strict=True):
+    for seen, wanted in zip([*ends, *at_once], [*expected, *expected], strict=True):
         assert torch.equal(seen, wanted)
 
 
@@ -246,12 +248,51 @@ def test_the_likeliest_token_is_that_of_the_slow_path_with_logits_or_without(
             unseen = runner.forward(chunks[:count], keep_logits=False)
             assert unseen.likeliest == seen.likeliest
             assert unseen.logits.shape == (0, vocabulary)
-            for _ in range(40):  # threads take the items of others in any order
-                assert runner.forward(chunks[:count], keep_logits=False).likeliest == seen.likeliest
     finally:
         torch.set_num_threads(1)
     if vocabulary > 5:
         assert len(set(seen.likeliest)) > 5
+
+
+@needs_code
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_thread_may_come_when_the_other_one_has_done_all_of_the_step(variant: str, tmp_path: Path) -> None:
+    """It did its own half of each phase first and then the late one's: of equal logits the first still wins."""
+    model, rng = model_of(tmp_path, dataclasses.replace(SHAPE, vocabulary=500, tied=False)), random.Random(0)
+    output = model.module.output.weight.data
+    output[:] = output[[rng.randrange(100) for _ in range(500)]]
+    library = Library(variant)
+    chunks = [Chunk(sequence, 0, 131) for sequence in sequences(7, 131)]
+    expected = NativeRunner(PackedWeights.of(model, library), BLOCKS).forward(chunks)
+    work_type = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    has_come, is_done = threading.Event(), threading.Event()
+
+    def team_size() -> int:
+        if threading.current_thread().name == "late":
+            has_come.set()
+            is_done.wait()
+        return 2
+
+    def parallel(work: int, argument: int, threads: int, flags: int) -> None:
+        late = threading.Thread(target=work_type(work), args=(argument,), name="late")
+        late.start()
+        has_come.wait()  # it is the first thread, the half of the lower tokens is its own
+        work_type(work)(argument)
+        is_done.set()
+        late.join()
+
+    own_parallel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)(parallel)
+    own_team_size = ctypes.CFUNCTYPE(ctypes.c_int)(team_size)
+    library._parallel = ctypes.cast(own_parallel, ctypes.c_void_p).value
+    library._team_size = ctypes.cast(own_team_size, ctypes.c_void_p).value
+    torch.set_num_threads(2)
+    try:
+        seen = NativeRunner(PackedWeights.of(model, library), BLOCKS).forward(chunks)
+    finally:
+        torch.set_num_threads(1)
+    assert has_come.is_set()
+    assert torch.equal(seen.logits, expected.logits)
+    assert seen.likeliest == expected.likeliest == greedy_tokens(seen.logits)
 
 
 @needs_code

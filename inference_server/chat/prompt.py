@@ -68,11 +68,11 @@ class PromptEncoder:
 
 
 def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
-    """One that knows no control tokens at all, over the same model: what looks like a control token is text to it."""
+    """One that knows no control tokens, over the same model: what looks like one is text to it. Nor does it cut or pad."""
     plain = Tokenizer(tokenizer.model)
-    if tokenizer.normalizer:
+    if tokenizer.normalizer is not None:
         plain.normalizer = tokenizer.normalizer
-    if tokenizer.pre_tokenizer:
+    if tokenizer.pre_tokenizer is not None:
         plain.pre_tokenizer = tokenizer.pre_tokenizer
     return plain
 

@@ -38,7 +38,7 @@ static void store_value(const float *value, long size, uint32_t *panels, long pl
     uint16_t narrow[MOST_HEAD];
     for (long i = 0; i < size; i += LANES) store_narrowed(narrow + i, load(value + i));
     for (long panel = 0; panel < size / PANEL; panel++) {
-        /* the other half of each word is the neighbour's */
+        /* the other half of each word is the neighbour's, which another thread may be writing: no whole words */
         uint16_t *to = (uint16_t *)(panels + (panel * (BLOCK / 2) + place / 2) * PANEL) + place % 2;
         for (long i = 0; i < PANEL; i++) to[2 * i] = narrow[panel * PANEL + i];
     }

@@ -123,7 +123,7 @@ static void see_logits(Worker *worker, long row, long rows, long panel, Tile til
     }
 }
 
-/* Beside each other, a row's panels of one head. */
+/* A panel of a head, beside the head's others. */
 static void keep_head(Worker *worker, long row, long rows, long panel, Tile tile) {
     long size = worker->model->head_size;
     float *to = worker->desk.head + row * size + panel * PANEL % size;
@@ -133,20 +133,22 @@ static void keep_head(Worker *worker, long row, long rows, long panel, Tile tile
 /* Of a token: a query to where attention reads it, a key or a value into the cache. Queries come before keys. */
 static void put_head(Worker *worker, const Layer *layer, long head, long token, const float *from) {
     const Model *model = worker->model;
-    long size = model->head_size, key_head = (head - model->heads) % model->key_heads;
-    const float *turn = worker->scratch.turns + token * size;
-    Spot spot = worker->scratch.spots[token];
-    long begin = (spot.block * model->key_heads + key_head) * size / 2 * BLOCK;
+    const float *turn = worker->scratch.turns + token * model->head_size;
     float turned[MOST_HEAD];
     if (head < model->heads) {
-        activation *query = worker->scratch.query + (token * model->heads + head) * size;
+        activation *query = worker->scratch.query + (token * model->heads + head) * model->head_size;
         norm_and_turn(model, from, layer->query_norm, turn, turned);
-        for (long i = 0; i < size; i += LANES) store_activations(query + i, load(turned + i));
-    } else if (head < model->heads + model->key_heads) {
+        for (long i = 0; i < model->head_size; i += LANES) store_activations(query + i, load(turned + i));
+        return;
+    }
+    long key_head = (head - model->heads) % model->key_heads;
+    Spot spot = worker->scratch.spots[token];
+    long begin = (spot.block * model->key_heads + key_head) * model->head_size / 2 * BLOCK;
+    if (head < model->heads + model->key_heads) {
         norm_and_turn(model, from, layer->key_norm, turn, turned);
-        store_key(turned, size, layer->keys + begin, spot.place);
+        store_key(turned, model->head_size, layer->keys + begin, spot.place);
     } else {
-        store_value(from, size, layer->values + begin, spot.place);
+        store_value(from, model->head_size, layer->values + begin, spot.place);
     }
 }
 

@@ -6,9 +6,9 @@
 
 enum { NOT_FINITE = -1 };
 
-/* What one thread has seen of a row: its largest logit, the first that is so large, whether one was not finite; and
-what no logit that rounds to the largest or more is within. */
-typedef struct { float best, near; int32_t token, wrong; } Seen;
+/* What one thread has seen of a row: its largest logit, which token was the first to have it, and whether one was not
+finite. A logit of at most `less` rounds to less than the best. */
+typedef struct { float best, less; int32_t token, wrong; } Seen;
 
 static void forget(Seen *rows, long count) {
     for (long row = 0; row < count; row++) rows[row] = (Seen){-INFINITY, -INFINITY, 0, 0};
@@ -19,19 +19,20 @@ static void see_one(Seen *row, float logit, int32_t token) {
     if (logit > row->best || (logit == row->best && token < row->token)) {
         row->best = logit;
         row->token = token;
-        row->near = logit - fabsf(logit) * 0x1p-7f - FLT_MIN; /* bfloat16 has 8 bits */
+        row->less = logit - fabsf(logit) * 0x1p-7f - FLT_MIN; /* a bfloat16 number's neighbour is nearer than that */
     }
 }
 
 /* PANEL logits, before they are rounded, of tokens `token` and on, of which only the first `count` are. A row's best
 is beaten a dozen times in a step: whether it may be is asked of all of them at once. */
 static inline void see(Seen *row, const float *logits, int32_t token, int count) {
-    floats most = load(logits), wrong = load(logits) * 0.0f;
-    for (int i = LANES; i < PANEL; i += LANES) {
+    if (row->wrong) return;
+    floats most = load(logits), wrong = all(0);
+    for (int i = 0; i < PANEL; i += LANES) {
         most = larger(load(logits + i), most);
-        wrong += load(logits + i) * 0.0f;
+        wrong += rounded(load(logits + i)) * 0.0f;
     }
-    if (all_within(most + wrong, row->near)) return;
+    if (all_within(most + wrong, row->less)) return;
     for (int i = 0; i < count; i++) see_one(row, rounded(all(logits[i]))[0], token + i);
 }
 

@@ -4,10 +4,10 @@
 #include "model.h"
 #include "team.h"
 
-enum { PHASES_A_LAYER = 8, OTHER_PHASES = 4, LINE = 64, MOST_HEAD_ROWS = 96 };
+enum { PHASES_A_LAYER = 7, OTHER_PHASES = 4, LINE = 64, MOST_HEAD_ROWS = 96 };
 
-/* One thread's, for a tile of queries, `width` scores and shares a row, a multiple of BLOCK; and for a head of some
-rows. */
+/* One thread's. For a tile of queries, `width` scores and shares a row, a multiple of BLOCK; head: of up to
+MOST_HEAD_ROWS tokens, [tokens][head size]. */
 typedef struct { activation *query, *shares; float *scores, *head; long width; } Desk;
 
 typedef struct { int32_t block, place; } Spot; /* in the cache, of a token's key and value */
