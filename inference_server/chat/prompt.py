@@ -68,7 +68,7 @@ class PromptEncoder:
 
 
 def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
-    """One that knows no control tokens, over the same model: what looks like one is text to it. Nor does it cut or pad."""
+    """One over the same model that knows no control tokens: what looks like one is text. Nor does it cut or pad."""
     plain = Tokenizer(tokenizer.model)
     if tokenizer.normalizer is not None:
         plain.normalizer = tokenizer.normalizer
