@@ -26,7 +26,7 @@ typedef struct Worker {
 } Worker;
 
 /* What becomes of a product's tile: rows `row` and on, columns of the panel. */
-typedef void Finish(Worker *worker, long row, long rows, long panel, Tile tile);
+typedef void Finish(Worker *worker, long row, long rows, long panel, float *tile);
 
 static void embed(Worker *worker) {
     const Model *model = worker->model;
@@ -62,8 +62,8 @@ static void norm_rows(Worker *worker, const float *weight) {
 }
 
 /* Rows of activations times one panel; the next one is read ahead meanwhile. */
-static void multiply_panel(Worker *worker, const activation *left, long rows, long inputs, const uint32_t *weight,
-                           long panel, Finish *finish) {
+static INLINE void multiply_panel(Worker *worker, const activation *left, long rows, long inputs,
+                                  const uint32_t *weight, long panel, Finish *finish) {
     long panel_words = inputs / 2 * PANEL;
     const uint32_t *here = weight + panel * panel_words;
     long parts = (rows + MOST_ROWS - 1) / MOST_ROWS, stride = stride_of(inputs);
@@ -77,27 +77,45 @@ static void multiply_panel(Worker *worker, const activation *left, long rows, lo
     }
 }
 
+/* One row times several panels at once, for the sums of one panel would wait for each other; as many are read ahead. */
+static INLINE void multiply_row(Worker *worker, const activation *left, long inputs, const uint32_t *weight,
+                                long panel, Finish *finish) {
+    const int wide = wide_for(1);
+    long panel_words = inputs / 2 * PANEL;
+    Panel panels[WIDEST];
+    Tile tile;
+    for (long i = 0; i < wide; i++) {
+        const uint32_t *here = weight + (panel + i) * panel_words;
+        panels[i] = (Panel){here, (const char *)(here + wide * panel_words)};
+    }
+    multiply(1, wide, (Left){left, 0, inputs / 2}, panels, PANEL * sizeof *weight, 0, tile);
+    for (long i = 0; i < wide; i++) finish(worker, 0, 1, panel + i, tile + i * PANEL);
+}
+
 /* The worker's rows of activations, as stride_of has them, times a weight of `columns` columns. */
-static void product(Worker *worker, const activation *left, long inputs, const uint32_t *weight, long columns,
-                    Finish *finish) {
+static INLINE void product(Worker *worker, const activation *left, long inputs, const uint32_t *weight, long columns,
+                           Finish *finish) {
     long panels = (columns + PANEL - 1) / PANEL, tiles = (worker->rows + MOST_ROWS - 1) / MOST_ROWS;
     long at_once = smaller(MOST_TILES_AT_ONCE / tiles, panels / (4 * worker->team.threads));
     at_once = at_once < 1 ? 1 : at_once;
     long items = (panels + at_once - 1) / at_once;
-    for (long item; (item = take(&worker->team, items)) < items;)
-        for (long panel = item * at_once; panel < smaller((item + 1) * at_once, panels); panel++)
-            multiply_panel(worker, left, worker->rows, inputs, weight, panel, finish);
+    for (long item; (item = take(&worker->team, items)) < items;) {
+        long panel = item * at_once, end = smaller(panel + at_once, panels);
+        for (; worker->rows == 1 && panel + wide_for(1) <= end; panel += wide_for(1))
+            multiply_row(worker, left, inputs, weight, panel, finish);
+        for (; panel < end; panel++) multiply_panel(worker, left, worker->rows, inputs, weight, panel, finish);
+    }
     finish_phase(&worker->team, items);
 }
 
-static void add_to_hidden(Worker *worker, long row, long rows, long panel, Tile tile) {
+static void add_to_hidden(Worker *worker, long row, long rows, long panel, float *tile) {
     for (long i = 0; i < rows; i++) {
         float *hidden = worker->scratch.hidden + (row + i) * stride_of(worker->model->hidden) + panel * PANEL;
         for (long k = 0; k < PANEL; k += LANES) store(hidden + k, load(hidden + k) + load(tile + i * PANEL + k));
     }
 }
 
-static void gate(Worker *worker, long row, long rows, long panel, Tile tile) {
+static void gate(Worker *worker, long row, long rows, long panel, float *tile) {
     const long half = PANEL / 2;
     for (long i = 0; i < rows; i++) {
         activation *gated = worker->scratch.gated + (row + i) * stride_of(worker->model->intermediate) + panel * half;
@@ -109,7 +127,7 @@ static void gate(Worker *worker, long row, long rows, long panel, Tile tile) {
 }
 
 /* Logits are bfloat16 numbers, whether they are kept or only looked at. */
-static void see_logits(Worker *worker, long row, long rows, long panel, Tile tile) {
+static void see_logits(Worker *worker, long row, long rows, long panel, float *tile) {
     long vocabulary = worker->model->vocabulary, columns = smaller(vocabulary - panel * PANEL, PANEL);
     for (long i = 0; i < rows; i++) {
         float *logits = tile + i * PANEL;
@@ -124,7 +142,7 @@ static void see_logits(Worker *worker, long row, long rows, long panel, Tile til
 }
 
 /* A panel of a head, beside the head's others. */
-static void keep_head(Worker *worker, long row, long rows, long panel, Tile tile) {
+static void keep_head(Worker *worker, long row, long rows, long panel, float *tile) {
     long size = worker->model->head_size;
     float *to = worker->desk.head + row * size + panel * PANEL % size;
     for (long i = 0; i < rows; i++) memcpy(to + i * size, tile + i * PANEL, PANEL * sizeof *tile);

@@ -5,6 +5,7 @@
 #include "tile.h"
 
 enum { NOT_FINITE = -1 };
+static const float LARGEST = 0x1.fefffep127f; /* that rounds to a bfloat16 number */
 
 /* What one thread has seen of a row: its largest logit, which token was the first to have it, and whether one was not
 finite. A logit of at most `less` rounds to less than the best. */
@@ -24,15 +25,12 @@ static void see_one(Seen *row, float logit, int32_t token) {
 }
 
 /* PANEL logits, before they are rounded, of tokens `token` and on, of which only the first `count` are. A row's best
-is beaten a dozen times in a step: whether it may be is asked of all of them at once. */
+is beaten a dozen times in a step: whether it may be, or one is not finite, is asked of all of them at once. */
 static inline void see(Seen *row, const float *logits, int32_t token, int count) {
     if (row->wrong) return;
-    floats most = load(logits), wrong = all(0);
-    for (int i = 0; i < PANEL; i += LANES) {
-        most = larger(load(logits + i), most);
-        wrong += rounded(load(logits + i)) * 0.0f;
-    }
-    if (all_within(most + wrong, row->less)) return;
+    int matters = 0;
+    for (int i = 0; i < PANEL; i += LANES) matters |= outside(load(logits + i), -LARGEST, row->less);
+    if (!matters) return;
     for (int i = 0; i < count; i++) see_one(row, rounded(all(logits[i]))[0], token + i);
 }
 

@@ -6,6 +6,9 @@
 #include <immintrin.h>
 #endif
 
+/* For functions whose constant arguments are to be known inside. */
+#define INLINE inline __attribute__((always_inline))
+
 #if defined(__AVX512F__)
 enum { LANES = 16 };
 #elif defined(__AVX2__)
@@ -57,16 +60,20 @@ static inline floats larger(floats one, floats other) {
 #endif
 }
 
-/* False where one is no number. */
-static inline int all_within(floats some, float limit) {
+/* Not 0 where one is below `least`, above `most`, or no number. */
+static inline int outside(floats some, float least, float most) {
 #if defined(__AVX512F__)
-    return !_mm512_cmp_ps_mask((__m512)some, _mm512_set1_ps(limit), _CMP_NLE_UQ);
+    __m512 numbers = (__m512)some;
+    return _mm512_cmp_ps_mask(numbers, _mm512_set1_ps(most), _CMP_NLE_UQ) |
+           _mm512_cmp_ps_mask(numbers, _mm512_set1_ps(least), _CMP_NGE_UQ);
 #elif defined(__AVX2__)
-    return !_mm256_movemask_ps(_mm256_cmp_ps((__m256)some, _mm256_set1_ps(limit), _CMP_NLE_UQ));
+    __m256 numbers = (__m256)some;
+    return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(numbers, _mm256_set1_ps(most), _CMP_NLE_UQ),
+                                           _mm256_cmp_ps(numbers, _mm256_set1_ps(least), _CMP_NGE_UQ)));
 #else
-    int within = 1;
-    for (int i = 0; i < LANES; i++) within &= some[i] <= limit;
-    return within;
+    int found = 0;
+    for (int i = 0; i < LANES; i++) found |= !(some[i] <= most && some[i] >= least);
+    return found;
 #endif
 }
 

@@ -28,8 +28,8 @@ typedef float Tile[MOST_ROWS * PANEL]; /* [rows][panels][PANEL] */
 /* How many panels a product of so many rows takes at once, so that its sums fill the registers. */
 static inline int wide_for(int rows) { return rows * 4 <= MOST_ROWS ? 4 : rows * 2 <= MOST_ROWS ? 2 : 1; }
 
-static inline __attribute__((always_inline)) void multiply_rows(const int rows, const int wide, Left left,
-                                                                const Panel *panels, long step, int add, float *out) {
+static INLINE void multiply_rows(const int rows, const int wide, Left left, const Panel *panels, long step, int add,
+                                 float *out) {
     floats sums[MOST_ROWS * VECTORS];
     const int across = wide * VECTORS;
 #pragma GCC unroll 32
