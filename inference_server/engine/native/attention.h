@@ -79,7 +79,7 @@ static void score(int rows, Left left, const Blocks *keys, float *scores, long w
     for (long block = 0, wide; block < keys->count; block += wide) {
         wide = keys->count - block < wide_for(rows) ? 1 : wide_for(rows);
         for (long i = 0; i < wide; i++) panels[i] = panel_of(keys, block + i, wide, 0);
-        multiply(rows, wide, left, panels, PANEL * sizeof *keys->at, 0, tile);
+        multiply(rows, wide, left, panels, 1, PANEL * sizeof *keys->at, 0, tile);
         for (long row = 0; row < rows; row++)
             memcpy(scores + row * width + block * BLOCK, tile + row * wide * PANEL, wide * PANEL * sizeof *tile);
     }
@@ -95,7 +95,7 @@ static void attend_tile(const Model *model, const Layer *layer, const Chunk *chu
     const int32_t *places = block_ids + chunk->blocks;
     Blocks keys_seen = {layer->keys + key_head * block_words, places, stride, blocks};
     Blocks values = {layer->values + key_head * block_words, places, stride, blocks};
-    Panel panels[WIDEST];
+    Panel panels[MOST_RUNS * WIDEST];
     Tile tile;
     float sums[MOST_ROWS];
     for (long row = 0; row < rows; row++) {
@@ -110,9 +110,11 @@ static void attend_tile(const Model *model, const Layer *layer, const Chunk *chu
                               desk.shares + row * desk.width);
     for (long panel = 0, wide; panel < size / PANEL; panel += wide) {
         wide = size / PANEL - panel < wide_for(rows) ? 1 : wide_for(rows);
-        for (long block = 0; block < blocks; block++) {
-            for (long i = 0; i < wide; i++) panels[i] = panel_of(&values, block, 1, (panel + i) * (BLOCK / 2) * PANEL);
-            multiply(rows, wide, (Left){desk.shares + block * BLOCK, desk.width, BLOCK / 2}, panels,
+        for (long block = 0, runs; block < blocks; block += runs) {
+            runs = blocks - block < MOST_RUNS ? blocks - block : MOST_RUNS;
+            for (long i = 0; i < runs * wide; i++)
+                panels[i] = panel_of(&values, block + i / wide, 1, (panel + i % wide) * (BLOCK / 2) * PANEL);
+            multiply(rows, wide, (Left){desk.shares + block * BLOCK, desk.width, BLOCK / 2}, panels, runs,
                      PANEL * sizeof *values.at, block > 0, tile);
         }
         for (long row = 0; row < rows; row++) {
