@@ -79,7 +79,7 @@ static void score(int rows, Left left, const Blocks *keys, float *scores, long w
     for (long block = 0, wide; block < keys->count; block += wide) {
         wide = keys->count - block < wide_for(rows) ? 1 : wide_for(rows);
         for (long i = 0; i < wide; i++) panels[i] = panel_of(keys, block + i, wide, 0);
-        multiply(rows, wide, left, panels, 1, PANEL * sizeof *keys->at, 0, tile);
+        multiply(rows, wide, &left, panels, 1, PANEL * sizeof *keys->at, 0, tile);
         for (long row = 0; row < rows; row++)
             memcpy(scores + row * width + block * BLOCK, tile + row * wide * PANEL, wide * PANEL * sizeof *tile);
     }
@@ -114,7 +114,7 @@ static void attend_tile(const Model *model, const Layer *layer, const Chunk *chu
             runs = blocks - block < MOST_RUNS ? blocks - block : MOST_RUNS;
             for (long i = 0; i < runs * wide; i++)
                 panels[i] = panel_of(&values, block + i / wide, 1, (panel + i % wide) * (BLOCK / 2) * PANEL);
-            multiply(rows, wide, (Left){desk.shares + block * BLOCK, desk.width, BLOCK / 2}, panels, runs,
+            multiply(rows, wide, &(Left){desk.shares + block * BLOCK, desk.width, BLOCK / 2}, panels, runs,
                      PANEL * sizeof *values.at, block > 0, tile);
         }
         for (long row = 0; row < rows; row++) {

@@ -72,7 +72,7 @@ static INLINE void multiply_panel(Worker *worker, const activation *left, long r
     for (long part = 0, row = 0, count; part < parts; part++, row += count) {
         count = rows_of_tile(rows - row);
         Panel one = {here, (const char *)(here + panel_words) + part * (inputs / 2) * step};
-        multiply(count, 1, (Left){left + row * stride, stride, inputs / 2}, &one, 1, step, 0, tile);
+        multiply(count, 1, &(Left){left + row * stride, stride, inputs / 2}, &one, 1, step, 0, tile);
         finish(worker, row, count, panel, tile);
     }
 }
@@ -88,7 +88,7 @@ static INLINE void multiply_row(Worker *worker, const activation *left, long inp
         const uint32_t *here = weight + (panel + i) * panel_words;
         panels[i] = (Panel){here, (const char *)(here + wide * panel_words)};
     }
-    multiply(1, wide, (Left){left, 0, inputs / 2}, panels, 1, PANEL * sizeof *weight, 0, tile);
+    multiply(1, wide, &(Left){left, 0, inputs / 2}, panels, 1, PANEL * sizeof *weight, 0, tile);
     for (long i = 0; i < wide; i++) finish(worker, 0, 1, panel + i, tile + i * PANEL);
 }
 

@@ -117,7 +117,10 @@ static inline floats add_product(floats sum, const activation *pair, factors by)
     memcpy(&both, pair, sizeof both);
     return (floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(both), (__m512bh)by);
 }
-static inline void store_activations(activation *to, floats some) { store_narrowed(to, some); }
+static inline void store_activations(activation *to, floats some) {
+    __m256bh narrow = _mm512_cvtneps_pbh((__m512)some); /* what is next to 0 becomes 0, as it is for the products */
+    memcpy(to, &narrow, sizeof narrow);
+}
 #else
 typedef float activation;
 typedef struct { floats first, second; } factors;

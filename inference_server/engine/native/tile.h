@@ -33,8 +33,10 @@ static inline long rows_of_tile(long left) {
 /* How many panels a product of so many rows takes at once, so that its sums fill the registers. */
 static inline int wide_for(int rows) { return rows * 4 <= MOST_ROWS ? 4 : rows * 2 <= MOST_ROWS ? 2 : 1; }
 
-static INLINE void multiply_rows(const int rows, const int wide, Left left, const Panel *panels, int runs, long step,
-                                 int add, float *out) {
+static INLINE void multiply_rows(const int rows, const int wide, const Left *left, const Panel *panels, int runs,
+                                 long step, int add, float *out) {
+    const long pairs = left->pairs, stride = left->stride;
+    const activation *at = left->at;
     floats sums[MOST_ROWS * VECTORS];
     const int across = wide * VECTORS;
 #pragma GCC unroll 32
@@ -44,7 +46,7 @@ static INLINE void multiply_rows(const int rows, const int wide, Left left, cons
         const char *ahead[WIDEST];
 #pragma GCC unroll 4
         for (int panel = 0; panel < wide; panel++) here[panel] = panels[panel].here, ahead[panel] = panels[panel].ahead;
-        for (long pair = 0; pair < left.pairs; pair++, left.at += 2) {
+        for (long pair = 0; pair < pairs; pair++, at += 2) {
 #pragma GCC unroll 4
             for (int panel = 0; panel < wide; panel++) {
                 __builtin_prefetch(ahead[panel], 0, 2);
@@ -57,7 +59,7 @@ static INLINE void multiply_rows(const int rows, const int wide, Left left, cons
 #pragma GCC unroll 8
                     for (int i = 0; i < VECTORS; i++) {
                         floats *sum = &sums[row * across + panel * VECTORS + i];
-                        *sum = add_product(*sum, left.at + row * left.stride, by[i]);
+                        *sum = add_product(*sum, at + row * stride, by[i]);
                     }
                 }
                 here[panel] += PANEL, ahead[panel] += step;
@@ -70,8 +72,8 @@ static INLINE void multiply_rows(const int rows, const int wide, Left left, cons
 
 /* rows: 1 to MOST_ROWS; wide: 1 or wide_for(rows) panels; panels: [runs][wide]; step: bytes that each panel's time of a
 pair reads ahead. out: the products, or with `add` what they are added to. */
-static __attribute__((noinline)) void multiply(int rows, int wide, Left left, const Panel *panels, int runs, long step,
-                                               int add, Tile out) {
+static __attribute__((noinline)) void multiply(int rows, int wide, const Left *left, const Panel *panels, int runs,
+                                               long step, int add, Tile out) {
 #define CASE(count) \
     case count: \
         if (wide == 1) return multiply_rows(count, 1, left, panels, runs, step, add, out); \
