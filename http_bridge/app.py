@@ -167,18 +167,28 @@ async def _events(
     """OpenAI's events. An error on the way is an event too, and then there is no [DONE]."""
     translator, chunk = ChunkTranslator(first, body), first
     async with aclosing(chunks):
-        yield event(translator.opening())
+        texts = TextEvents(translator.text(""))
+        held = event(translator.opening()) + _written(translator, texts, first)
         try:
-            texts = TextEvents(translator.text(""))
-            yield _written(translator, texts, first)
+            if not _is_last(first):
+                yield held
+                held = ""
             async for chunk in chunks:
-                yield _written(translator, texts, chunk)
+                held += _written(translator, texts, chunk)
+                if not _is_last(chunk):
+                    yield held
+                    held = ""
         except ApiError as error:
             exchange.reason = error.reason
             yield event(error.body())
             return
         _note_end(exchange, chunk)
-        yield DONE
+        yield held + DONE  # in one piece, for each costs client and bridge the same whatever is in it
+
+
+def _is_last(chunk: chat_pb2.ChatCompletionChunk) -> bool:
+    """Nothing but the call's status comes after it."""
+    return chunk.HasField("usage")
 
 
 def _written(translator: ChunkTranslator, texts: TextEvents, chunk: chat_pb2.ChatCompletionChunk) -> str:

@@ -22,7 +22,6 @@ class Sampler:
         self._stop_token_ids = stop_token_ids
         self._penalties = Penalties()
 
-    @torch.inference_mode()
     def sample(self, computed: Computed, sequences: Rows[Sequence]) -> list[SampledToken | None]:
         """Picks one token per row, None for a row whose logits are not all finite.
 
@@ -33,6 +32,8 @@ class Sampler:
         neighbours. Equal logits are in the order of their ids.
         """
         tokens = [None if token_id is None else SampledToken(token_id) for token_id in computed.likeliest]
+        if not len(computed.logits):
+            return tokens
         edited = [row for row, token in enumerate(tokens) if token and not is_plain(sequences[row])]
         if edited:
             sampled = self._sample(pick_rows(computed.logits, edited).float(), [sequences[row] for row in edited])
@@ -40,6 +41,7 @@ class Sampler:
                 tokens[row] = token
         return tokens
 
+    @torch.inference_mode()
     def _sample(self, logits: torch.Tensor, sequences: list[Sequence]) -> list[SampledToken]:
         """logits: [S, V] float32, overwritten."""
         raw_logprobs = _RawLogprobs(logits, sequences)

@@ -1,5 +1,6 @@
 """A step through the compiled code. Owns weights and cache; called by the engine's thread alone."""
 
+from array import array
 from collections.abc import Sequence as Rows
 
 import torch
@@ -44,16 +45,16 @@ class NativeRunner:
             block_ids += chunk.sequence.block_ids[:needed]
         longest = max(chunk.start + chunk.count for chunk in chunks)
         step = StepParts(len(token_ids), len(chunks), -(-longest // BLOCK) * BLOCK)
-        numbers = [torch.tensor(part, dtype=torch.int32) for part in (token_ids, places, block_ids)]
-        step.token_ids, step.chunks, step.block_ids = (part.data_ptr() for part in numbers)
+        likeliest = array("q", bytes(8 * len(chunks)))
+        numbers = [*(array("i", part) for part in (token_ids, places, block_ids)), likeliest]
+        step.token_ids, step.chunks, step.block_ids, step.likeliest = (part.buffer_info()[0] for part in numbers)
         if keep_logits and len(self._logits) < len(chunks):  # new memory costs as much as a step
             self._logits = torch.empty(len(chunks), self._parts.vocabulary, dtype=torch.bfloat16)
         logits = self._logits[: len(chunks) if keep_logits else 0]
-        likeliest = torch.empty(len(chunks), dtype=torch.int64)
-        step.scratch, step.likeliest = self._scratch_for(step), likeliest.data_ptr()
+        step.scratch = self._scratch_for(step)
         step.logits = logits.data_ptr() if keep_logits else None
         self._library.forward(self._parts, step)
-        return Computed([None if token_id < 0 else token_id for token_id in likeliest.tolist()], logits)
+        return Computed([None if token_id < 0 else token_id for token_id in likeliest], logits)
 
     def warm_up(self) -> None:
         """Runs one token. Raises where the model cannot run."""
