@@ -51,6 +51,8 @@ _CPU_STEP_OPERATIONS = 56e9
 _CPU_STEP_TOKENS = (64, 512)  # the least and the most
 _CPU_STEP_TOKENS_PER_STREAM = 8
 _ALONE = 4
+# Threads that compute on the CPU let those go first that serve, or tokens wait for each other in messages.
+_CPU_NICENESS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,8 @@ def assemble(
     step = Step(parts.runner, parts.sampler)
     limits = QueueLimits(settings.max_queued_requests, settings.max_queued_tokens)
     delay_s = settings.max_chunk_delay_ms / 1000
-    engine = Engine(step, parts.scheduler, limits, on_failure, metrics.step_s.observe, delay_s)
+    niceness = _CPU_NICENESS if parts.model.device.type == "cpu" else 0
+    engine = Engine(step, parts.scheduler, limits, on_failure, metrics.step_s.observe, delay_s, niceness)
     engine.start()
     bare = served_name.removeprefix("Qwen/")
     names = (served_name, bare, f"Qwen/{bare}")

@@ -6,7 +6,9 @@ Knows tokens. The text of requests and answers, and gRPC, are the callers' busin
 import asyncio
 import contextlib
 import logging
+import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -60,8 +62,11 @@ class Engine:
         on_failure: Callable[[BaseException], None],
         on_step: Callable[[float], None] = lambda seconds: None,
         max_chunk_delay_s: float = 0.0,
+        niceness: int = 0,
     ) -> None:
         """max_chunk_delay_s: how long tokens may wait for others of their answer, as `mail` says.
+
+        niceness: how much less urgent than others the engine's thread and those that it begins are to the system.
 
         on_failure is called on the event loop, once, when the thread has ended by an exception.
 
@@ -73,6 +78,7 @@ class Engine:
         self._on_failure = on_failure
         self._on_step = on_step
         self._max_chunk_delay_s = max_chunk_delay_s
+        self._niceness = niceness
         self._inbox: queue.SimpleQueue[_Add | _Cancel | _Stop] = queue.SimpleQueue()
         self._mails: dict[Sequence, Mail] = {}  # the event loop's
         self._failed = False
@@ -160,6 +166,8 @@ class Engine:
                 self._inbox.put(_Cancel(sequence))
 
     def _run(self) -> None:
+        if self._niceness and sys.platform == "linux":  # where it is each thread's own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         try:
             while self._read_inbox():
                 self._take_step()
