@@ -132,7 +132,7 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
     )
     @_setting(
         "--max-chunk-delay-ms",
-        default=50,
+        default=100,
         type=click.IntRange(0, 10_000),
         help="How long a token may wait for the next ones of its answer where many are streamed; 0: each goes at once.",
     )
