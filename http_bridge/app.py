@@ -180,7 +180,7 @@ async def _events(
                     held = ""
         except ApiError as error:
             exchange.reason = error.reason
-            yield event(error.body())
+            yield held + event(error.body())
             return
         _note_end(exchange, chunk)
         yield held + DONE  # in one piece, for each costs client and bridge the same whatever is in it

@@ -52,7 +52,7 @@ _CPU_STEP_TOKENS = (64, 512)  # the least and the most
 _CPU_STEP_TOKENS_PER_STREAM = 8
 _ALONE = 4
 # Threads that compute on the CPU let those go first that serve, or tokens wait for each other in messages.
-_CPU_NICENESS = 5
+_CPU_NICENESS = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ class FakeUpstream(chat_pb2_grpc.ChatServiceServicer):
         self.open.set()
         self.chunk_count = 3
         self.chunk_text = "x"
+        self.failure_at_end: grpc.StatusCode | None = None  # of a stream, behind its last chunk
         self.refusal: tuple[grpc.StatusCode, str, float | None] | None = None
         self.running = 0
         self.address = ""
@@ -56,6 +57,8 @@ class FakeUpstream(chat_pb2_grpc.ChatServiceServicer):
                 yield chat_pb2.ChatCompletionChunk(id="id", model="fake", choices=[delta])
             end = chat_pb2.ChoiceDelta(finish_reason=chat_pb2.FINISH_REASON_STOP)
             yield chat_pb2.ChatCompletionChunk(choices=[end], usage=_USAGE)
+            if self.failure_at_end:
+                await context.abort(self.failure_at_end, "too late")
         finally:
             self.running -= 1
 

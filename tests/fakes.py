@@ -90,11 +90,13 @@ def engine_over(
     queue: QueueLimits = UNLIMITED,
     on_step: Callable[[float], None] = lambda seconds: None,
     max_chunk_delay_s: float = 0.0,
+    niceness: int = 0,
 ) -> Engine:
     """A running engine, with the real scheduler, cache and sampler."""
     cache = KVCache(block_count, 16)
     scheduler = Scheduler(cache, stop_token_ids, max_sequences, StepBudget(max_step_tokens))
-    engine = Engine(Step(runner, Sampler(stop_token_ids)), scheduler, queue, on_failure, on_step, max_chunk_delay_s)
+    step = Step(runner, Sampler(stop_token_ids))
+    engine = Engine(step, scheduler, queue, on_failure, on_step, max_chunk_delay_s, niceness)
     engine.start()
     return engine
 
@@ -122,7 +124,7 @@ def settings(**changes: object) -> Settings:
         "model": "demo", "served_model_name": None, "host": "127.0.0.1", "port": 0, "device": "cpu", "dtype": "auto",
         "max_context_tokens": None, "max_sequences": 128, "max_step_tokens": None, "kv_cache_gib": None,
         "gpu_memory_fraction": 0.9, "prefix_caching": True, "stall_timeout_s": 5, "max_queued_requests": 256,
-        "max_queued_tokens": 2**20, "max_request_s": 3600, "max_chunk_delay_ms": 50, "max_messages": 1024,
+        "max_queued_tokens": 2**20, "max_request_s": 3600, "max_chunk_delay_ms": 100, "max_messages": 1024,
         "max_message_bytes": 4 * 2**20,
         "reflection": True, "drain_timeout_s": 30, "metrics_port": 0, "log_format": "text", "log_level": "info",
     }  # fmt: skip

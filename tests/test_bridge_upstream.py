@@ -92,6 +92,17 @@ async def test_deadline_within_a_stream_is_an_event_without_done(pair: Pair) -> 
     await until(lambda: pair.upstream.running == 0)
 
 
+@pytest.mark.parametrize("chunk_count", [0, 3])
+async def test_what_came_before_a_failure_at_the_very_end_is_sent(pair: Pair, chunk_count: int) -> None:
+    pair.upstream.chunk_count, pair.upstream.failure_at_end = chunk_count, grpc.StatusCode.DEADLINE_EXCEEDED
+    answer = await pair.client.post(CHAT, json=BODY | {"stream": True})
+    *sent, last = map(json.loads, events(answer.text))
+    choices = [choice for one in sent for choice in one["choices"]]
+    assert sum("x" in choice["delta"].get("content", "") for choice in choices) == chunk_count
+    assert choices[-1]["finish_reason"] == "stop"
+    assert last["error"]["code"] == "deadline_exceeded"
+
+
 async def test_deadline_counts_from_the_request_not_from_its_last_byte(pair: Pair) -> None:
     body = json.dumps(BODY).encode()
 

@@ -1,6 +1,9 @@
 """The engine's loop with a runner that computes nothing: order, ends, failures."""
 
 import asyncio
+import os
+import sys
+import threading
 import weakref
 from collections.abc import Sequence as Rows
 
@@ -226,6 +229,16 @@ async def test_blocks_that_were_known_before_the_numbers_went_wrong_are_forgotte
             await collect(engine, greedy(6), tuple(range(150)))
         assert engine.use.cache.cached_blocks == 0
     assert engine.use.cache.hit_tokens == 0
+    await engine.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is the whole process's")
+async def test_engines_thread_may_be_less_urgent_than_the_one_that_serves() -> None:
+    engine = engine_over(FakeRunner(), [].append, niceness=3)  # type: ignore[arg-type]
+    await collect(engine, greedy(2))
+    served = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert os.getpriority(os.PRIO_PROCESS, engine._thread.native_id or 0) == min(served + 3, 19)
+    assert served == os.getpriority(os.PRIO_PROCESS, os.getpid())
     await engine.stop()
 
 

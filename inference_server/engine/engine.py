@@ -166,9 +166,9 @@ class Engine:
                 self._inbox.put(_Cancel(sequence))
 
     def _run(self) -> None:
-        if self._niceness and sys.platform == "linux":  # where it is each thread's own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         try:
+            if self._niceness and sys.platform == "linux":  # where it is each thread's own
+                os.nice(self._niceness)
             while self._read_inbox():
                 self._take_step()
         except BaseException as error:

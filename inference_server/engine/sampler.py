@@ -33,6 +33,7 @@ class Sampler:
         """
         tokens = [None if token_id is None else SampledToken(token_id) for token_id in computed.likeliest]
         if not len(computed.logits):
+            assert all(map(is_plain, sequences))
             return tokens
         edited = [row for row, token in enumerate(tokens) if token and not is_plain(sequences[row])]
         if edited:

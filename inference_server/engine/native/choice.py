@@ -57,7 +57,7 @@ def difference_from_reference(library: Library) -> float:
     """
     config = Qwen3Config(
         hidden_size=64, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        head_dim=128, vocab_size=75, rms_norm_eps=1e-6, rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+        head_dim=128, vocab_size=1100, rms_norm_eps=1e-6, rope_parameters={"rope_type": "default", "rope_theta": 1e4},
     )  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     modules = [Qwen3(config).to(torch.bfloat16), Qwen3(config)]
