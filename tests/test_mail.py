@@ -2,12 +2,16 @@
 
 import asyncio
 import dataclasses
+import os
+import sys
+from pathlib import Path
 
 import pytest
 
 from inference_server.engine.mail import Mail, pause_s
 from inference_server.engine.types import FinishReason, TokenEvent
 from tests.fakes import FakeRunner, engine_over
+from tests.programs import start_server
 from tests.test_engine import greedy
 
 EVENT = TokenEvent(5, None, 0.0, 0.0)
@@ -96,3 +100,17 @@ async def test_an_engine_of_many_streams_gives_tokens_together_where_they_may_wa
     assert all(sum(answer) == 40 for answer in answers)
     usual = sorted(len(answer) for answer in answers)[15]
     assert usual < 15 if together else usual > 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no urgency of their own")
+def test_on_a_cpu_threads_that_compute_are_less_urgent_than_those_that_serve() -> None:
+    server, _ = start_server("--device", "cpu")
+    try:
+        server.wait_for("ready: demo")
+        pid = server.process.pid
+        threads = [int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir()]
+        others = {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+        own = os.getpriority(os.PRIO_PROCESS, pid)
+        assert others == {own, own + 3}
+    finally:
+        server.stop()
