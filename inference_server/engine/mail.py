@@ -1,9 +1,9 @@
 """What the engine has made and its callers have not read yet. Lives on the event loop.
 
-A message costs this process and the bridge some 90 to 150 microseconds each, whatever is in it. Where many sequences run,
-tokens of one answer wait a little to share a message, so that messages take each of the two a tenth of a
-processor at most (up to some 65 streams) and leave the rest to the engine. The first token of an answer never waits, nor do its
-last ones, nor those of a sequence that runs alone.
+A message costs this process and the bridge some 90 to 150 microseconds each, whatever is in it. Where many sequences
+run, tokens of one answer wait a little to share a message, so that messages take each of the two a tenth of a
+processor at most (up to some 65 streams) and leave the rest to the engine. The first token of an answer never waits,
+nor do its last ones, nor those of a sequence that runs alone.
 """
 
 import asyncio
