@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from inference_server.checkpoint.check import require_usable
 from inference_server.config import Settings, command
 from inference_server.errors import StartupError
 from observability.logs import configure_logs
@@ -21,18 +22,26 @@ _SWITCH_INTERVAL_S = 0.0002
 def run(settings: Settings) -> None:
     """Serves until told to stop. A bad start is one line and exit code 2."""
     configure_logs(settings.log_level, settings.log_format)
-    # imported after the settings are known to be good: --help and a typing error should not wait for it
+    try:
+        require_usable(settings.model)
+        exit_code = _served(settings)
+    except StartupError as error:
+        print(f"inference_server: {error}", file=sys.stderr)
+        exit_code = 2
+    logging.shutdown()
+    os._exit(exit_code)  # a load or a step that is stuck must not keep the process
+
+
+def _served(settings: Settings) -> int:
+    """Returns the exit code. Raises StartupError."""
+    # imported after settings and checkpoint are known to be good: errors and --help should not wait for it
     from inference_server.progress import restore_cursor
     from inference_server.server import serve
 
     try:
-        exit_code = asyncio.run(serve(settings))
-    except StartupError as error:
-        print(f"inference_server: {error}", file=sys.stderr)
-        exit_code = 2
-    restore_cursor()
-    logging.shutdown()
-    os._exit(exit_code)  # a load or a step that is stuck must not keep the process
+        return asyncio.run(serve(settings))
+    finally:
+        restore_cursor()
 
 
 def main() -> None:

@@ -131,11 +131,6 @@ def _on_signals(stopping: asyncio.Event) -> None:
 
 def _served_model(settings: Settings) -> ServedModel:
     demo = settings.model == "demo"
-    if not demo and not Path(settings.model).is_dir():  # said here, before torch is imported
-        raise StartupError(
-            f"--model {settings.model}: no such directory; `make download` gets Qwen3, which a container wants mounted "
-            f"there (docker run -v DIR:{settings.model}:ro); --model demo or INFERENCE_MODEL=demo needs no download"
-        )
     return ServedModel(
         name=settings.served_model_name or ("demo" if demo else Path(settings.model).resolve().name),
         notice=_DEMO_NOTICE if demo else "",

@@ -10,6 +10,7 @@ import psutil
 import pytest
 import torch
 
+from inference_server.checkpoint.check import require_usable
 from inference_server.engine.device import choose_device, require_memory
 from inference_server.engine.model_loader import read_config
 from inference_server.errors import StartupError
@@ -61,7 +62,7 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     "config is not JSON": (lambda d: (d / "config.json").write_text("{"), "cannot be read"),
     "another architecture": (change_config(model_type="llama"), "a llama checkpoint; this server runs dense Qwen3"),
     "mixture of experts": (change_config(model_type="qwen3_moe"), "a qwen3_moe checkpoint"),
-    "unknown architecture": (change_config(model_type="nonsense"), "cannot be read"),
+    "unknown architecture": (change_config(model_type="nonsense"), "a nonsense checkpoint; this server runs"),
     "no tokenizer": (remove("tokenizer.json"), "no tokenizer.json there"),
     "tokenizer is not JSON": (
         lambda d: (d / "tokenizer.json").write_text("{") and None,
@@ -69,7 +70,7 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     ),
     "no chat template": (remove("tokenizer_config.json"), "no chat template"),
     "a shard is missing": (remove("model-00002-of-00003.safetensors"), "model-00002-of-00003.safetensors is missing"),
-    "a shard is truncated": (truncate, "model-00002-of-00003.safetensors: truncated"),
+    "a shard is truncated": (truncate, "model-00002-of-00003.safetensors is truncated"),
     "weights are missing": (forget_a_weight, "weights are missing"),
     "other shapes": (change_config(intermediate_size=96), "has shape"),
     "too many layers": (change_config(num_hidden_layers=4, layer_types=["full_attention"] * 4), "weights are missing"),
@@ -89,14 +90,19 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
 }
 
 
+def _start(directory: Path) -> None:
+    require_usable(str(directory))
+    load_parts(directory, settings(), lambda share: None)
+
+
 @pytest.mark.parametrize(("breakage", "said"), BREAKAGES.values(), ids=BREAKAGES.keys())
 def test_broken_checkpoint_is_said_in_one_line(breakage: Breakage, said: str, whole: Path, tmp_path: Path) -> None:
     directory = tmp_path / "broken"
     shutil.copytree(whole, directory)
-    load_parts(directory, settings(), lambda share: None)
+    _start(directory)
     breakage(directory)
     with pytest.raises(StartupError) as raised:
-        load_parts(directory, settings(), lambda share: None)
+        _start(directory)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -108,7 +114,7 @@ def test_broken_checkpoint_ends_the_start_with_that_line_alone(whole: Path, tmp_
     program = Program(sys.executable, "-m", "inference_server", "--port", "0", "--model", str(directory))
     assert program.wait() == 2, program.output
     [line] = [line for line in program.output.splitlines() if " INFO " not in line]
-    assert line.startswith(f"inference_server: {directory}/model-00002-of-00003.safetensors: truncated")
+    assert line.startswith(f"inference_server: {directory}/model-00002-of-00003.safetensors is truncated")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -18,6 +18,10 @@ FLOORS = {
     "inference_server.engine.types": 0,
     "inference_server.chat.types": 0,
     "inference_server.demo_model": 0,
+    "inference_server.checkpoint.advice": 1,
+    "inference_server.checkpoint.quantization": 1,
+    "inference_server.checkpoint.weight_files": 1,
+    "inference_server.checkpoint.check": 2,
     "inference_server.engine.attention": 1,
     "inference_server.engine.attention.gathered": 2,
     "inference_server.engine.attention.in_place": 3,
@@ -81,6 +85,7 @@ FORBIDDEN = {
     "inference_server.engine.extents": {"torch", "transformers"},
     "inference_server.chat": {"grpc", "protos", "torch", "google"},
     "inference_server.errors": {"grpc", "torch", "transformers"},
+    "inference_server.checkpoint": {"grpc", "protos", "torch", "transformers", "safetensors", "google"},
     "inference_server.download": {"grpc", "protos", "torch", "transformers", "google"},
     "inference_server.status": {"torch", "transformers"},
     "inference_server.probe": {"torch", "transformers"},
@@ -140,7 +145,7 @@ def test_every_file_imports_only_from_lower_floors() -> None:
 
 
 def test_every_module_of_the_server_has_a_floor() -> None:
-    rooms = {f"inference_server{room}" for room in ("", ".engine", ".engine.native", ".chat")}
+    rooms = {f"inference_server{room}" for room in ("", ".engine", ".engine.native", ".chat", ".checkpoint")}
     assert {m for m, _ in modules() if m.startswith("inference_server") and floor_of(m) is None} <= rooms
 
 

@@ -4,24 +4,28 @@ transformers gives the configuration, accelerate builds the modules without memo
 straight from the mapped files to where they will be used, and each tells the caller how far the load is.
 """
 
-import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, GenerationConfig
+from transformers import GenerationConfig
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 
+from inference_server.checkpoint.weight_files import stored_weights
 from inference_server.engine.device import choose_device, choose_dtype, describe, require_memory
 from inference_server.engine.models.qwen3 import Qwen3
 from inference_server.errors import StartupError
 
 _log = logging.getLogger(__name__)
+EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
+_PREFIX = "model."
+_BUFFER = "rotary_emb.inv_freq"  # kept by old versions of transformers, which now ignores it
 _READERS = 2  # the pages of a mapped file come one by one to each
 
 
@@ -86,19 +90,25 @@ def read_weights(
 
     Raises StartupError where the weights are not those that config.json says.
     """
-    empty = dict(places)
+    files = _CheckpointWeights(checkpoint_dir)
+    empty, read_bytes = dict(places), 0
     puts: list[tuple[Future[object], float]] = []
     with ThreadPoolExecutor(_READERS) as readers:
-        for name, weight, share in _read_shards(checkpoint_dir):
-            if name == "lm_head.weight" and config.tie_word_embeddings:
-                continue  # some tied checkpoints hold it twice
-            place = empty.pop(name, None)
+        for name, stored_name in files.names.items():
+            if name == OUTPUT and config.tie_word_embeddings and EMBEDDING in files.names:
+                continue  # it repeats the embedding
+            place_name = EMBEDDING if name == OUTPUT and config.tie_word_embeddings else name
+            place = empty.pop(place_name, None)
             if place is None:
-                raise StartupError(f"{checkpoint_dir}: unexpected weight {name}; this is not a dense Qwen3 checkpoint")
+                raise StartupError(
+                    f"{checkpoint_dir}: unexpected weight {stored_name}; this is not a dense Qwen3 checkpoint"
+                )
+            weight = files.read(name)
             if place.shape != weight.shape:
                 shapes = f"{list(weight.shape)}, not {list(place.shape)}"
-                raise StartupError(f"{checkpoint_dir}: weight {name} has shape {shapes} as config.json says")
-            puts.append((readers.submit(place.put, weight), share))
+                raise StartupError(f"{checkpoint_dir}: weight {stored_name} has shape {shapes} as config.json says")
+            read_bytes += weight.nbytes
+            puts.append((readers.submit(place.put, weight), min(read_bytes / files.total_bytes, 1.0)))
         for put, share in puts:
             put.result()
             on_progress(share)
@@ -107,16 +117,66 @@ def read_weights(
         raise StartupError(f"{checkpoint_dir}: {len(empty)} weights are missing, {min(empty)} the first")
 
 
+class _CheckpointWeights:
+    """The weights of a checkpoint's files, by their published names."""
+
+    def __init__(self, checkpoint_dir: Path) -> None:
+        stored = stored_weights(checkpoint_dir)
+        buffers = {name for name in stored if name.endswith(_BUFFER)}
+        if buffers:
+            _log.info("%d stored rotary frequencies are not read: config.json's rope_theta says them", len(buffers))
+        published = {_published_name(name): name for name in stored if name not in buffers}
+        if len(published) + len(buffers) < len(stored):
+            raise StartupError(
+                f"{checkpoint_dir}: some weights are there twice, with {_PREFIX} before their names and without"
+            )
+        self.names = published  # published name: name in the files
+        self.total_bytes = sum(path.stat().st_size for path in {one.path for own in stored.values() for one in own})
+        self._stored = stored
+        self._shards: dict[Path, Any] = {}
+
+    def read(self, name: str) -> torch.Tensor:
+        """The tensor over the mapped file. Raises StartupError where files disagree about it."""
+        stored_name = self.names[name]
+        first, *others = self._stored[stored_name]
+        weight = self._from(first.path, stored_name)
+        for other in others:
+            if not _are_equal(weight, self._from(other.path, stored_name)):
+                files = f"{first.path.name} and {other.path.name}"
+                raise StartupError(f"{first.path.parent}: weight {stored_name} is in {files}, with different numbers")
+        return weight
+
+    def _from(self, path: Path, stored_name: str) -> torch.Tensor:
+        try:
+            if path not in self._shards:
+                self._shards[path] = safe_open(path, framework="pt")
+            weight: torch.Tensor = self._shards[path].get_tensor(stored_name)
+        except SafetensorError as error:
+            raise StartupError(f"{path}: truncated or not a safetensors file ({error})") from error
+        return weight
+
+
+def _are_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """By their numbers, whatever their types."""
+    if one.dtype != other.dtype:
+        one, other = one.double(), other.double()
+    return torch.equal(one, other)
+
+
+def _published_name(name: str) -> str:
+    """A base model, saved without the output layer's class around it, leaves the prefix out."""
+    return name if name == OUTPUT or name.startswith(_PREFIX) else _PREFIX + name
+
+
 def read_config(checkpoint_dir: Path) -> Qwen3Config:
-    """The configuration of a dense Qwen3 checkpoint. Raises StartupError for any other."""
-    if not (checkpoint_dir / "config.json").is_file():
-        raise StartupError(f"{checkpoint_dir}: no config.json there; --model wants a checkpoint directory or demo")
+    """The configuration of a dense Qwen3 checkpoint, whose files say whether the output layer is the embedding.
+
+    Raises StartupError where the model cannot be computed as it says.
+    """
     try:
-        config = AutoConfig.from_pretrained(checkpoint_dir, local_files_only=True)
+        config = Qwen3Config.from_pretrained(checkpoint_dir, local_files_only=True)
     except Exception as error:  # its checks raise many kinds
         raise StartupError(f"{checkpoint_dir}/config.json: cannot be read as a model's configuration") from error
-    if not isinstance(config, Qwen3Config):
-        raise StartupError(f"{checkpoint_dir}: a {config.model_type} checkpoint; this server runs dense Qwen3 models")
     rope_type = (config.rope_parameters or {}).get("rope_type", "default")
     for name, value, supported in (
         ("rope_type", rope_type, "default"),
@@ -126,7 +186,31 @@ def read_config(checkpoint_dir: Path) -> Qwen3Config:
     ):
         if value != supported:
             raise StartupError(f"{checkpoint_dir}/config.json: {name} {value}: only {supported} is supported")
+    if config.dtype is None:
+        config.dtype = _stored_dtype(checkpoint_dir)
+    if config.tie_word_embeddings:
+        config.tie_word_embeddings = not _has_own_output(checkpoint_dir)
     return config
+
+
+def _stored_dtype(checkpoint_dir: Path) -> torch.dtype:
+    """What an old config.json does not say."""
+    dtypes = {own[0].dtype for own in stored_weights(checkpoint_dir).values()}
+    return torch.bfloat16 if dtypes == {"BF16"} else torch.float32
+
+
+def _has_own_output(checkpoint_dir: Path) -> bool:
+    """Whether a checkpoint that is said to be tied holds two different weights.
+
+    Source: transformers' PreTrainedModel.tie_weights, which then does not tie them.
+    """
+    files = _CheckpointWeights(checkpoint_dir)
+    if OUTPUT not in files.names or EMBEDDING not in files.names:
+        return False
+    is_own = not _are_equal(files.read(OUTPUT), files.read(EMBEDDING))
+    if is_own:
+        _log.warning("config.json says tie_word_embeddings, but lm_head.weight is not the embedding: it is used")
+    return is_own
 
 
 def read_generation_config(checkpoint_dir: Path) -> GenerationConfig:
@@ -137,34 +221,3 @@ def read_generation_config(checkpoint_dir: Path) -> GenerationConfig:
         return GenerationConfig.from_pretrained(checkpoint_dir, local_files_only=True)
     except Exception as error:  # its checks raise many kinds
         raise StartupError(f"{checkpoint_dir}/generation_config.json: cannot be read") from error
-
-
-def _read_shards(checkpoint_dir: Path) -> Iterator[tuple[str, torch.Tensor, float]]:
-    """Name, weight and the share of bytes read with it, shard by shard."""
-    paths = _shard_paths(checkpoint_dir)
-    total_bytes = sum(path.stat().st_size for path in paths)
-    read_bytes = 0
-    for path in paths:
-        try:
-            with safe_open(path, framework="pt") as shard:
-                for name in shard.keys():  # noqa: SIM118 - safe_open is not a mapping
-                    weight = shard.get_tensor(name)
-                    read_bytes += weight.nbytes
-                    yield name, weight, min(read_bytes / total_bytes, 1.0)
-        except SafetensorError as error:
-            raise StartupError(f"{path}: truncated or not a safetensors file ({error})") from error
-
-
-def _shard_paths(checkpoint_dir: Path) -> list[Path]:
-    index = checkpoint_dir / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StartupError(f"{index}: cannot be read as an index of weights") from error
-    else:
-        names = ["model.safetensors"]
-    absent = [name for name in names if not (checkpoint_dir / name).is_file()]
-    if absent:
-        raise StartupError(f"{checkpoint_dir}: {absent[0]} is missing")
-    return [checkpoint_dir / name for name in names]
