@@ -26,7 +26,6 @@ from inference_server.engine.model_loader import (
     build_model,
     module_places,
     read_config,
-    read_generation_config,
     read_weights,
 )
 from inference_server.engine.model_runner import ModelRunner
@@ -39,9 +38,9 @@ from inference_server.engine.scheduler import Scheduler, StepBudget
 from inference_server.engine.step import Step
 from inference_server.engine.types import QueueLimits
 from inference_server.errors import StartupError
+from inference_server.generation_config import end_token_ids, read_generation_config, sampling_defaults
 from inference_server.metrics import Metrics
 from inference_server.servicer import LoadedService
-from protos.chat.v1.ranges import RANGES
 
 _log = logging.getLogger(__name__)
 _CUDA_STEP_TOKENS = 512  # not measured
@@ -82,8 +81,8 @@ def load_parts(checkpoint_dir: Path, settings: Settings, on_progress: Callable[[
     last = vocabulary.last_token_id
     if last >= config.vocab_size:  # a request that names it would reach behind the logits
         raise StartupError(f"{checkpoint_dir}/tokenizer.json: token {last} is beyond the model's {config.vocab_size}")
-    stop = config.eos_token_id if generation.eos_token_id is None else generation.eos_token_id
-    defaults = _sampling_defaults(checkpoint_dir, generation)
+    stop_token_ids = end_token_ids(checkpoint_dir, generation, config, encoder.end_token_id, last)
+    defaults = sampling_defaults(checkpoint_dir, generation)
     model = build_model(checkpoint_dir, config, settings.device, settings.dtype)
     library = choose_library(model)
     packed = PackedWeights(config, library) if library else None
@@ -92,7 +91,6 @@ def load_parts(checkpoint_dir: Path, settings: Settings, on_progress: Callable[[
     budget = _step_budget(model, settings.max_step_tokens)
     runner, plan = _runner(model, packed, settings, budget.tokens)
     cache = KVCache(plan.block_count, plan.block_size, os.urandom(16), settings.prefix_caching)
-    stop_token_ids = frozenset([stop] if isinstance(stop, int) else stop or ())
     scheduler = Scheduler(cache, stop_token_ids, settings.max_sequences, budget)
     sampler, longest = Sampler(stop_token_ids), plan.max_context_tokens
     return LoadedParts(encoder, vocabulary, model, runner, sampler, scheduler, defaults, longest)
@@ -162,16 +160,3 @@ def assemble(
         use=lambda: engine.use,
         versions={name: version(name) for name in ("torch", "transformers", "grpcio")},
     )  # fmt: skip
-
-
-def _sampling_defaults(checkpoint_dir: Path, generation: transformers.GenerationConfig) -> SamplingDefaults:
-    chosen = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-    for name in chosen:
-        value = getattr(generation, name)
-        if value is None:
-            continue
-        if not isinstance(value, int | float) or value not in RANGES[name]:
-            raise StartupError(f"{checkpoint_dir}/generation_config.json: {name}: expected {RANGES[name]}, got {value}")
-        chosen[name] = value
-    top_k = int(chosen.pop("top_k"))
-    return SamplingDefaults(top_k=top_k, **chosen)

@@ -73,6 +73,7 @@ FLOORS = {
     "inference_server.accounting": 8,
     "inference_server.servicer": 9,
     "inference_server.listener": 10,
+    "inference_server.generation_config": 7,
     "inference_server.loading": 10,
     "inference_server.server": 11,
     "inference_server.__main__": 12,

@@ -29,6 +29,7 @@ class PromptEncoder:
         if not self._templater.chat_template:
             raise StartupError(f"{checkpoint_dir}: the tokenizer has no chat template")
         self.tokenizer: Tokenizer = self._templater.backend_tokenizer
+        self.end_token_id: int | None = self._templater.eos_token_id
         added = self.tokenizer.get_added_tokens_decoder()  # id -> AddedToken
         self._control_ids = {token.content: token_id for token_id, token in added.items()}
         longest_first = sorted(self._control_ids, key=len, reverse=True)

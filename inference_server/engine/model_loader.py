@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
-from transformers import GenerationConfig
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 
 from inference_server.checkpoint.weight_files import stored_weights
@@ -211,13 +210,3 @@ def _has_own_output(checkpoint_dir: Path) -> bool:
     if is_own:
         _log.warning("config.json says tie_word_embeddings, but lm_head.weight is not the embedding: it is used")
     return is_own
-
-
-def read_generation_config(checkpoint_dir: Path) -> GenerationConfig:
-    """What the checkpoint says about using it; empty where it says nothing. Raises StartupError."""
-    if not (checkpoint_dir / "generation_config.json").is_file():
-        return GenerationConfig()
-    try:
-        return GenerationConfig.from_pretrained(checkpoint_dir, local_files_only=True)
-    except Exception as error:  # its checks raise many kinds
-        raise StartupError(f"{checkpoint_dir}/generation_config.json: cannot be read") from error
