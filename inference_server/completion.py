@@ -232,17 +232,18 @@ class Completions:
         return tuple(await _beside_the_loop(characters > _INLINE_CHARACTERS, self._encoder.encode, request.messages))
 
     def _require_known_tokens(self, request: ChatRequest) -> None:
-        known = Range(0, self._vocabulary.last_token_id)
+        has_all = self._vocabulary.has_all
+        expected = f"expected {Range(0, self._vocabulary.last_token_id)} that is a token's id"
         for token_id, _ in request.logit_bias:
-            if token_id not in known:
-                raise InvalidField(f"logit_bias[{token_id}]", f"expected {known}, got {token_id}")
+            if not has_all([token_id]):
+                raise InvalidField(f"logit_bias[{token_id}]", f"{expected}, got {token_id}")
         for field, token_ids in (
             ("stop_token_ids", request.stop_token_ids),
             ("resume.token_ids", request.resumed_token_ids),
         ):
-            if token_ids and not (min(token_ids) in known and max(token_ids) in known):
-                place, token_id = next(item for item in enumerate(token_ids) if item[1] not in known)
-                raise InvalidField(f"{field}[{place}]", f"expected {known}, got {token_id}")
+            if not has_all(token_ids):
+                place, token_id = next(item for item in enumerate(token_ids) if not has_all([item[1]]))
+                raise InvalidField(f"{field}[{place}]", f"{expected}, got {token_id}")
 
     def _params(self, request: ChatRequest, room: int) -> SamplingParams:
         defaults = self._defaults

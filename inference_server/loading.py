@@ -85,14 +85,15 @@ def load_parts(checkpoint_dir: Path, settings: Settings, on_progress: Callable[[
     defaults = sampling_defaults(checkpoint_dir, generation)
     model = build_model(checkpoint_dir, config, settings.device, settings.dtype)
     library = choose_library(model)
-    packed = PackedWeights(config, library) if library else None
+    unknown_token_ids = vocabulary.unknown_token_ids(config.vocab_size)
+    packed = PackedWeights(config, library, unknown_token_ids) if library else None
     places = packed.places if packed else module_places(model)
     read_weights(places, checkpoint_dir, config, on_progress)
     budget = _step_budget(model, settings.max_step_tokens)
-    runner, plan = _runner(model, packed, settings, budget.tokens)
+    runner, plan = _runner(model, packed, settings, budget.tokens, unknown_token_ids)
     cache = KVCache(plan.block_count, plan.block_size, os.urandom(16), settings.prefix_caching)
     scheduler = Scheduler(cache, stop_token_ids, settings.max_sequences, budget)
-    sampler, longest = Sampler(stop_token_ids), plan.max_context_tokens
+    sampler, longest = Sampler(stop_token_ids, unknown_token_ids), plan.max_context_tokens
     return LoadedParts(encoder, vocabulary, model, runner, sampler, scheduler, defaults, longest)
 
 
@@ -107,7 +108,11 @@ def _step_budget(model: LoadedModel, asked: int | None) -> StepBudget:
 
 
 def _runner(
-    model: LoadedModel, packed: PackedWeights | None, settings: Settings, step_tokens: int
+    model: LoadedModel,
+    packed: PackedWeights | None,
+    settings: Settings,
+    step_tokens: int,
+    unknown_token_ids: frozenset[int],
 ) -> tuple[ModelRunner | NativeRunner, CachePlan]:
     limits = CacheLimits(
         settings.kv_cache_gib, settings.gpu_memory_fraction, settings.max_context_tokens, settings.max_sequences,
@@ -127,7 +132,7 @@ def _runner(
     else:
         attention = make_attention(model, plan, limits)
         graph_sizes = ladder(settings.max_sequences) if attention.is_capturable else ()
-        runner = ModelRunner(model, attention, graph_sizes)
+        runner = ModelRunner(model, attention, graph_sizes, unknown_token_ids)
     runner.warm_up()
     return runner, plan
 

@@ -1,6 +1,7 @@
 """Generated token ids to text deltas: whole characters only, and nothing from a stop text on."""
 
 import codecs
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
@@ -31,6 +32,14 @@ class Vocabulary:
                     message = f"the tokenizer is not a byte-level one: token {token_id} is {token!r}"
                     raise StartupError(message) from None
         self.last_token_id = max(self._bytes)  # the model's logits may have more places
+
+    def has_all(self, token_ids: Iterable[int]) -> bool:
+        """Whether each id is a token's."""
+        return all(map(self._bytes.__contains__, token_ids))
+
+    def unknown_token_ids(self, count: int) -> frozenset[int]:
+        """Of the model's first `count` ids, those that are no token's: most lie behind the last one."""
+        return frozenset(range(count)) - self._bytes.keys()
 
     def bytes_of(self, token_id: int) -> bytes:
         """Empty for special tokens and for ids behind the tokenizer's last."""

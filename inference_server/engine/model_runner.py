@@ -18,8 +18,16 @@ from inference_server.engine.types import NO_SAMPLING, Chunk, Computed, Sequence
 class ModelRunner:
     """Runs steps. Decode steps on CUDA are replayed graphs where `graph_sizes` are given."""
 
-    def __init__(self, model: LoadedModel, attention: Attention, graph_sizes: Rows[int] = ()) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        attention: Attention,
+        graph_sizes: Rows[int] = (),
+        unknown_token_ids: frozenset[int] = frozenset(),
+    ) -> None:
+        """unknown_token_ids: those of the model's vocabulary that the tokenizer does not have."""
         self._model = model
+        self._unknown_token_ids = unknown_token_ids
         self._attention = attention
         self._scratch = Chunk(Sequence((0,), NO_SAMPLING, block_ids=[SCRATCH_BLOCK]), 0, 1)
         self._graphs = DecodeGraphs(self._compute, graph_sizes, model.device) if graph_sizes else None
@@ -34,7 +42,7 @@ class ModelRunner:
     def forward(self, chunks: Rows[Chunk], keep_logits: bool = True) -> Computed:
         """Computes the chunks, whose sequences must hold the blocks that they need. Logits have the weights' type."""
         logits = self._logits(chunks)
-        return Computed(greedy_tokens(logits), logits)
+        return Computed(greedy_tokens(logits, self._unknown_token_ids), logits)
 
     def _logits(self, chunks: Rows[Chunk]) -> torch.Tensor:
         size = self._graphs.size_for(chunks) if self._graphs else None

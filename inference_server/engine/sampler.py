@@ -16,10 +16,15 @@ _ARGMAX_BLOCKS = 128
 
 
 class Sampler:
-    """Picks the next token of each sequence. stop_token_ids: the model's own end tokens."""
+    """Picks the next token of each sequence.
 
-    def __init__(self, stop_token_ids: frozenset[int]) -> None:
+    stop_token_ids: the model's own end tokens. unknown_token_ids: those that the model has logits for and the tokenizer
+    does not have.
+    """
+
+    def __init__(self, stop_token_ids: frozenset[int], unknown_token_ids: frozenset[int] = frozenset()) -> None:
         self._stop_token_ids = stop_token_ids
+        self._unknown_token_ids = torch.tensor(sorted(unknown_token_ids), dtype=torch.int64)
         self._penalties = Penalties()
 
     def sample(self, computed: Computed, sequences: Rows[Sequence]) -> list[SampledToken | None]:
@@ -27,9 +32,9 @@ class Sampler:
 
         computed: of S rows, float32 or bfloat16, overwritten; without logits only where `is_plain` holds for all. Row
         i's token takes place len(sequences[i].token_ids) in its answer. In this order: log-probabilities of the raw
-        logits, penalties, bias, min_tokens; then argmax, or temperature, min_p, top_k, top_p and a draw. The draw adds
-        noise that depends on (seed, choice, place, token id) alone, so that a row's token does not depend on its
-        neighbours. Equal logits are in the order of their ids.
+        logits, unknown tokens out, penalties, bias, min_tokens; then argmax, or temperature, min_p, top_k, top_p and a
+        draw. The draw adds noise that depends on (seed, choice, place, token id) alone, so that a row's token does not
+        depend on its neighbours. Equal logits are in the order of their ids.
         """
         tokens = [None if token_id is None else SampledToken(token_id) for token_id in computed.likeliest]
         if not len(computed.logits):
@@ -45,7 +50,9 @@ class Sampler:
     @torch.inference_mode()
     def _sample(self, logits: torch.Tensor, sequences: list[Sequence]) -> list[SampledToken]:
         """logits: [S, V] float32, overwritten."""
-        raw_logprobs = _RawLogprobs(logits, sequences)
+        self._unknown_token_ids = self._unknown_token_ids.to(logits.device)
+        raw_logprobs = _RawLogprobs(logits, sequences, self._unknown_token_ids)
+        _forbid(logits, self._unknown_token_ids)
         self._penalties.apply(logits, sequences)
         for row, sequence in enumerate(sequences):
             if sequence.params.logit_bias:
@@ -64,15 +71,19 @@ class Sampler:
 
 
 class _RawLogprobs:
-    """What the model itself thought, for the rows that ask, taken before their logits are changed."""
+    """What the model itself thought, for the rows that ask, taken before their logits are changed.
 
-    def __init__(self, logits: torch.Tensor, sequences: list[Sequence]) -> None:
-        """logits: [S, V] float32, kept."""
+    Unknown tokens have their share of the probability, as with transformers, but are not told.
+    """
+
+    def __init__(self, logits: torch.Tensor, sequences: list[Sequence], unknown_token_ids: torch.Tensor) -> None:
+        """logits: [S, V] float32; those of unknown tokens are overwritten."""
         asked = {row: sequence.params.top_logprobs for row, sequence in enumerate(sequences)}
         self._counts = {row: count for row, count in asked.items() if count is not None}
         if self._counts:
             asking = pick_rows(logits, list(self._counts))  # [A, V]
             self._logprobs = asking.log_softmax(dim=-1)
+            _forbid(asking, unknown_token_ids)
             most = max(self._counts.values())
             self._top_ids = likeliest(asking, list(self._counts.values()))[1][:, :most] if most else None  # [A, most]
 
@@ -89,9 +100,15 @@ class _RawLogprobs:
         }
 
 
-def greedy_tokens(logits: torch.Tensor) -> list[int | None]:
-    """The likeliest token of each row of [S, V], the first of equals; None where not all logits are finite."""
+def greedy_tokens(logits: torch.Tensor, unknown_token_ids: frozenset[int] = frozenset()) -> list[int | None]:
+    """The likeliest known token of each row of [S, V], the first of equals; None where not all logits are finite."""
     token_ids: list[int] = argmax(logits).tolist()
+    unknown = [row for row, token_id in enumerate(token_ids) if token_id in unknown_token_ids]
+    if unknown:  # as good as never: no column needs to be looked at before
+        others = logits[unknown]  # a copy
+        _forbid(others, torch.tensor(list(unknown_token_ids), device=logits.device))
+        for row, token_id in zip(unknown, argmax(others).tolist(), strict=True):
+            token_ids[row] = token_id
     return [token_id if is_finite else None for token_id, is_finite in zip(token_ids, finite_rows(logits), strict=True)]
 
 
@@ -123,6 +140,12 @@ def is_plain(sequence: Sequence) -> bool:
         and not params.logit_bias
         and len(sequence.token_ids) >= params.min_tokens
     )
+
+
+def _forbid(logits: torch.Tensor, token_ids: torch.Tensor) -> None:
+    """logits: [S, V], in place; token_ids: [U] int64."""
+    if len(token_ids):
+        logits.index_fill_(1, token_ids, -torch.inf)
 
 
 def _add_bias(logits: torch.Tensor, params: SamplingParams) -> None:

@@ -86,7 +86,7 @@ class Chunk:
 class Computed:
     """What follows the last token of each of a step's chunks; valid until the next step."""
 
-    likeliest: list[int | None]  # [C], the first of the largest logits; None where they are not all finite
+    likeliest: list[int | None]  # [C], the first of known tokens' largest logits; None where they are not all finite
     logits: "torch.Tensor"  # [C, V]; where they were not to be kept, [0, V] or as well
 
     def of(self, chunks: list[int]) -> "Computed":

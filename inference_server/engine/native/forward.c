@@ -132,7 +132,7 @@ static void see_logits(Worker *worker, long row, long rows, long panel, float *t
     for (long i = 0; i < rows; i++) {
         float *logits = tile + i * PANEL;
         for (long k = columns; k < PANEL; k++) logits[k] = logits[0]; /* behind the vocabulary */
-        see(worker->seen_logits + row + i, logits, panel * PANEL, columns);
+        see(worker->seen_logits + row + i, logits, worker->model->known + panel * PANEL, panel * PANEL, columns);
         if (worker->step->logits) {
             uint16_t narrow[PANEL];
             for (long k = 0; k < PANEL; k += LANES) store_narrowed(narrow + k, load(logits + k));

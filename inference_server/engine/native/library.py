@@ -33,7 +33,7 @@ class ModelParts(ctypes.Structure):
             "layer_count", "hidden", "heads", "key_heads", "head_size", "intermediate", "vocabulary",
         )),
         ("epsilon", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("embedding", "norm", "frequencies", "output")),
+        *((name, ctypes.c_void_p) for name in ("embedding", "norm", "frequencies", "output", "known")),
         ("layers", ctypes.POINTER(LayerParts)),
     ]  # fmt: skip
 

@@ -22,6 +22,7 @@ typedef struct {
     const uint16_t *embedding; /* [vocabulary][hidden] */
     const float *norm, *frequencies;
     const uint32_t *output;
+    const uint8_t *known; /* [vocabulary], 0: the tokenizer has no such token */
     const Layer *layers;
 } Model;
 

@@ -38,7 +38,8 @@ class PackedWeights:
     layers, parts: what the compiled code gets; whoever runs it copies them and sets the layers' keys and values.
     """
 
-    def __init__(self, config: Qwen3Config, library: Library) -> None:
+    def __init__(self, config: Qwen3Config, library: Library, unknown_token_ids: frozenset[int] = frozenset()) -> None:
+        """unknown_token_ids: those of the model's vocabulary that the tokenizer does not have."""
         self.library = library
         self.places: dict[str, Place] = {}
         self._kept: list[torch.Tensor] = []  # what the addresses point to
@@ -65,11 +66,13 @@ class PackedWeights:
         embedding = self._embedding(vocabulary, hidden, config.tie_word_embeddings)
         exponents = torch.arange(0, config.head_dim, 2).float() / config.head_dim
         frequencies = dict(config.rope_parameters or {})["rope_theta"] ** -exponents
-        self._kept.append(frequencies)
+        known = torch.ones(vocabulary, dtype=torch.uint8)
+        known[list(unknown_token_ids)] = 0
+        self._kept += frequencies, known
         self.parts = ModelParts(
             config.num_hidden_layers, hidden, config.num_attention_heads, key_heads, config.head_dim, intermediate,
             vocabulary, config.rms_norm_eps, embedding, self._norm("model.norm", hidden), frequencies.data_ptr(),
-            output, self.layers,
+            output, known.data_ptr(), self.layers,
         )  # fmt: skip
 
     @classmethod
