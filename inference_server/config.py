@@ -110,7 +110,8 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
         "--stall-timeout-s",
         default=5,
         type=click.IntRange(1, 3600),
-        help="Work but no finished step for so long: health is NOT_SERVING; for three times so long: exit.",
+        help="Seconds without a completed step, while work is pending, before health is NOT_SERVING; four times the "
+        "expected time of a step if that is longer. The server exits after three times this.",
     )
     @_setting(
         "--max-queued-requests",

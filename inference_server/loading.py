@@ -5,6 +5,7 @@ Imports torch and transformers, so the server imports it in the loading thread, 
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -33,6 +34,7 @@ from inference_server.engine.native.choice import choose_library
 from inference_server.engine.native.library import BLOCK
 from inference_server.engine.native.runner import NativeRunner
 from inference_server.engine.native.weights import PackedWeights
+from inference_server.engine.pace import Pace, work_of
 from inference_server.engine.sampler import Sampler
 from inference_server.engine.scheduler import Scheduler, StepBudget
 from inference_server.engine.step import Step
@@ -66,6 +68,7 @@ class LoadedParts:
     scheduler: Scheduler
     defaults: SamplingDefaults
     max_context_tokens: int
+    pace: Pace
 
 
 def load_parts(checkpoint_dir: Path, settings: Settings, on_progress: Callable[[float], None]) -> LoadedParts:
@@ -94,7 +97,19 @@ def load_parts(checkpoint_dir: Path, settings: Settings, on_progress: Callable[[
     cache = KVCache(plan.block_count, plan.block_size, os.urandom(16), settings.prefix_caching)
     scheduler = Scheduler(cache, stop_token_ids, settings.max_sequences, budget)
     sampler, longest = Sampler(stop_token_ids, unknown_token_ids), plan.max_context_tokens
-    return LoadedParts(encoder, vocabulary, model, runner, sampler, scheduler, defaults, longest)
+    pace = _pace(model, runner)
+    return LoadedParts(encoder, vocabulary, model, runner, sampler, scheduler, defaults, longest, pace)
+
+
+def _pace(model: LoadedModel, runner: ModelRunner | NativeRunner) -> Pace:
+    """What is known before the first chat: how long one token takes."""
+    config = model.config
+    parameter_count = model.layer_parameter_count + config.hidden_size * config.vocab_size
+    attended = config.num_hidden_layers * config.num_attention_heads * config.head_dim
+    pace, started_s = Pace(work_of(parameter_count, attended)), time.perf_counter()
+    runner.probe()
+    pace.learn_from_one_token(time.perf_counter() - started_s)
+    return pace
 
 
 def _step_budget(model: LoadedModel, asked: int | None) -> StepBudget:
@@ -149,7 +164,7 @@ def assemble(
     limits = QueueLimits(settings.max_queued_requests, settings.max_queued_tokens)
     delay_s = settings.max_chunk_delay_ms / 1000
     niceness = _CPU_NICENESS if parts.model.device.type == "cpu" else 0
-    engine = Engine(step, parts.scheduler, limits, on_failure, metrics.step_s.observe, delay_s, niceness)
+    engine = Engine(step, parts.scheduler, limits, on_failure, metrics.step_s.observe, delay_s, niceness, parts.pace)
     engine.start()
     bare = served_name.removeprefix("Qwen/")
     names = (served_name, bare, f"Qwen/{bare}")

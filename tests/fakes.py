@@ -21,6 +21,7 @@ from inference_server.config import Settings
 from inference_server.demo_model import CHECKPOINT_DIR
 from inference_server.engine.engine import Engine
 from inference_server.engine.kv_cache import KVCache
+from inference_server.engine.pace import Pace
 from inference_server.engine.sampler import Sampler, greedy_tokens
 from inference_server.engine.scheduler import Scheduler, StepBudget
 from inference_server.engine.step import Step
@@ -91,12 +92,13 @@ def engine_over(
     on_step: Callable[[float], None] = lambda seconds: None,
     max_chunk_delay_s: float = 0.0,
     niceness: int = 0,
+    pace: Pace | None = None,
 ) -> Engine:
     """A running engine, with the real scheduler, cache and sampler."""
     cache = KVCache(block_count, 16)
     scheduler = Scheduler(cache, stop_token_ids, max_sequences, StepBudget(max_step_tokens))
     step = Step(runner, Sampler(stop_token_ids))
-    engine = Engine(step, scheduler, queue, on_failure, on_step, max_chunk_delay_s, niceness)
+    engine = Engine(step, scheduler, queue, on_failure, on_step, max_chunk_delay_s, niceness, pace)
     engine.start()
     return engine
 

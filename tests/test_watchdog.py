@@ -1,15 +1,23 @@
 """The watchdog: an engine that has work and takes no step turns health, and is given up when that lasts."""
 
 import asyncio
+import threading
+import time
+from collections.abc import Sequence as Rows
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from inference_server.demo_model import CHECKPOINT_DIR
+from inference_server.engine.pace import Pace, work_of
+from inference_server.engine.types import NO_SAMPLING, Chunk, Computed, SamplingParams, Sequence
+from inference_server.errors import EngineFailed
+from inference_server.loading import load_parts
 from inference_server.service_state import Phase, ServiceState
 from inference_server.watchdog import watch
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
-from tests.fakes import FakeRunner, in_process_service, until
+from tests.fakes import FakeRunner, engine_over, in_process_service, settings, until
 from tests.test_cancel import ASK
 
 TIMEOUT_S = 0.2
@@ -18,6 +26,7 @@ TIMEOUT_S = 0.2
 class FakeEngine:
     def __init__(self, has_work: bool) -> None:
         self.step_count = 0
+        self.expected_step_s = 0.0
         self.has_work = has_work
         self.given_up = False
 
@@ -56,6 +65,95 @@ async def test_idle_and_working_engines_are_let_be(working: bool) -> None:
         engine.step_count += working
         assert state.phase is Phase.READY
     watching.cancel()
+
+
+async def test_slow_step_has_four_times_what_is_expected_of_it_and_a_stuck_one_is_still_found() -> None:
+    timeout_s = 0.05
+    engine, state = FakeEngine(has_work=True), ready()
+    engine.expected_step_s = 5 * timeout_s
+    watching = asyncio.create_task(watch(engine, state, timeout_s))
+    for _ in range(2):
+        await asyncio.sleep(
+            8 * timeout_s
+        )  # more than twice the time after which an engine of no known pace is given up
+        assert state.phase is Phase.READY
+        engine.step_count += 1
+    engine.expected_step_s = 2 * timeout_s  # of the next one
+    await until(lambda: state.phase is Phase.STALLED)
+    await asyncio.wait_for(watching, 60)
+    assert engine.given_up
+
+
+class SlowRunner(FakeRunner):
+    """Takes so long for each token, as a processor without fast products does; a gate stops it for good."""
+
+    def __init__(self, token_s: float) -> None:
+        super().__init__()
+        self._token_s, self.gate = token_s, threading.Event()
+        self.gate.set()
+
+    def forward(self, chunks: Rows[Chunk], keep_logits: bool) -> Computed:
+        time.sleep(self._token_s * sum(chunk.count for chunk in chunks))
+        self.gate.wait()
+        return super().forward(chunks, keep_logits)
+
+
+async def test_prompt_on_a_slow_processor_is_no_stall_and_a_stuck_engine_is_one() -> None:
+    """Its steps of 60 tokens take twice the time after which an engine of no known pace is given up."""
+    token_s, state, runner = 0.02, ready(), SlowRunner(0.02)
+    pace = Pace(work_of(1_000_000, 0))
+    pace.learn_from_one_token(token_s)
+    engine = engine_over(runner, lambda error: None, pace=pace)
+    params = SamplingParams(0.0, 1.0, 0, seed=0, max_tokens=4)
+    warm_up = [events async for events in engine.generate(tuple(range(5, 25)), params)]
+    watching = asyncio.create_task(watch(engine, state, TIMEOUT_S))
+    phases = set()
+
+    async def answer() -> int:
+        return sum([len(events) async for events in engine.generate(tuple(range(70, 190)), params)])
+
+    answering = asyncio.create_task(answer())
+    while not answering.done():
+        phases.add(state.phase)
+        await asyncio.sleep(0.01)
+    assert len(warm_up) == answering.result() == 4
+    assert phases == {Phase.READY}
+    runner.gate.clear()
+    asking = asyncio.create_task(answer())
+    await until(lambda: state.phase is Phase.STALLED, 30)
+    await asyncio.wait_for(watching, 60)
+    with pytest.raises(EngineFailed):
+        await asking
+    runner.gate.set()
+    await engine.stop()
+
+
+def test_expected_time_grows_with_tokens_and_with_what_they_see() -> None:
+    pace, sequence = Pace(work_of(1000, 10)), Sequence((5,) * 9000, NO_SAMPLING)
+    pace.learn_from_one_token(0.1)
+
+    def expected(*chunks: tuple[int, int]) -> float:
+        pace.begin([Chunk(sequence, *chunk) for chunk in chunks])
+        return pace.expected_s
+
+    one = expected((0, 1))
+    assert one == pytest.approx(0.1)
+    assert one < expected((0, 1), (0, 1)) < expected((0, 64)) < expected((8000, 64))
+    assert expected((0, 64)) < 64 * one
+    pace.end(3.0)  # the machine is busy with something else
+    slow = expected((0, 1))
+    assert slow > one
+    for _ in range(200):
+        expected((0, 1))
+        pace.end(0.1)
+    assert pace.expected_s == 0
+    assert expected((0, 1)) == pytest.approx(0.1)
+
+
+def test_a_loaded_model_has_been_timed() -> None:
+    parts = load_parts(CHECKPOINT_DIR, settings(kv_cache_gib=0.01), lambda share: None)
+    parts.pace.begin([Chunk(Sequence((5,), NO_SAMPLING), 0, 1)])
+    assert parts.pace.expected_s > 0
 
 
 async def test_stuck_step_turns_health_and_then_ends_every_call() -> None:

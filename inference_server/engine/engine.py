@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from inference_server.engine.mail import Mail, pause_s
+from inference_server.engine.pace import Pace
 from inference_server.engine.scheduler import Scheduler
 from inference_server.engine.step import Step
 from inference_server.engine.types import EngineUse, QueueLimits, SampledToken, SamplingParams, Sequence, TokenEvent
@@ -63,12 +64,15 @@ class Engine:
         on_step: Callable[[float], None] = lambda seconds: None,
         max_chunk_delay_s: float = 0.0,
         niceness: int = 0,
+        pace: Pace | None = None,
     ) -> None:
         """max_chunk_delay_s: how long tokens may wait for others of their answer, as `mail` says.
 
         niceness: how much less urgent than others the engine's thread and those that it begins are to the system.
 
         on_failure is called on the event loop, once, when the thread has ended by an exception.
+
+        pace: what is known of how long steps take.
 
         on_step is called on the engine's thread, with the seconds that each step took.
         """
@@ -79,6 +83,7 @@ class Engine:
         self._on_step = on_step
         self._max_chunk_delay_s = max_chunk_delay_s
         self._niceness = niceness
+        self._pace = pace or Pace()
         self._inbox: queue.SimpleQueue[_Add | _Cancel | _Stop] = queue.SimpleQueue()
         self._mails: dict[Sequence, Mail] = {}  # the event loop's
         self._failed = False
@@ -90,6 +95,11 @@ class Engine:
     def step_count(self) -> int:
         """Computations that have ended; while a failed step is divided, each part counts."""
         return self._step.attempt_count
+
+    @property
+    def expected_step_s(self) -> float:
+        """How long the step that runs should take, as far as that is known."""
+        return self._pace.expected_s
 
     @property
     def has_work(self) -> bool:
@@ -191,7 +201,9 @@ class Engine:
     def _take_step(self) -> None:
         started_s = time.perf_counter()
         chunks = self._scheduler.schedule()
+        self._pace.begin(chunks)
         outcomes = self._step.run(chunks)
+        self._pace.end(time.perf_counter() - started_s)
         events: list[tuple[Sequence, TokenEvent | Exception]] = []
         for chunk, outcome in zip(chunks, outcomes, strict=True):
             if outcome is None or isinstance(outcome, SampledToken):
