@@ -252,7 +252,9 @@ def test_unreadable_checkpoint_says_which_user_reads(whole: Path, monkeypatch: p
     assert said.startswith(f"{whole / WEIGHTS}: Permission denied; the server runs as user {os.getuid()}")
 
 
-@pytest.mark.parametrize("model", ["Qwen/Qwen3-0.6B", "https://huggingface.co/Qwen/Qwen3-0.6B", "hf://Qwen/Qwen3-0.6B"])
+@pytest.mark.parametrize(
+    "model", ["Qwen/Qwen3-0.6B", "https://huggingface.co/Qwen/Qwen3-0.6B", "hf://Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B/"]
+)
 def test_hubs_repository_is_named_with_the_command_that_gets_it(model: str, tmp_path: Path) -> None:
     assert refusal(model).startswith(f"--model {model}: the repository Qwen/Qwen3-0.6B on a model hub, not a directory")
     in_checkout = of_missing(model, ROOT)
@@ -273,9 +275,26 @@ def test_missing_directory_is_named_with_the_command_that_fits_where_it_runs(mod
     assert (host, access) == (f"$PWD/models/{Path(model).name}", "ro")
 
 
+@pytest.mark.parametrize("suffix", ["GGUF", "FP8", "AWQ", "GPTQ-Int8", "bnb-4bit"])
+def test_quantised_repository_is_named_before_it_is_downloaded(suffix: str) -> None:
+    said = refusal(f"Qwen/Qwen3-0.6B-{suffix}")
+    assert f"{suffix.split('-')[0]} weights are not supported" in said
+    assert "`make download MODEL=Qwen/Qwen3-0.6B`" in said
+
+
+def test_adapter_beside_whole_weights_is_said_not_to_be_applied(
+    whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(whole, directory)
+    ADAPTER(directory)
+    require_usable(str(directory))
+    assert "the adapter beside the weights is not applied" in caplog.text
+
+
 def test_other_sizes_are_downloaded_by_name() -> None:
     assert "`make download MODEL=Qwen/Qwen3-8B`" in of_missing("models/Qwen3-8B", ROOT)
-    assert "`make download` fetches Qwen3-4B" in of_missing("models/Qwen3-4B-Instruct-2507", ROOT)
+    assert "`make download` fetches Qwen3-4B-Instruct-2507, then" in of_missing("models/Qwen3-4B-Instruct-2507", ROOT)
 
 
 def test_an_image_is_told_from_a_checkout_by_the_makefile() -> None:

@@ -7,19 +7,24 @@ DEFAULT_NAME = "Qwen3-4B-Instruct-2507"
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _HUB_ADDRESS = re.compile(r"(?:hf://|https?://[\w.-]+/(?:models/)?)(\w[\w.-]*/\w[\w.-]*?)(?:\.git|/.*)?")
+_QUANTISED = re.compile(r"-(GGUF|FP8|AWQ|GPTQ|bnb|MLX)([-_][\w.-]*)?$", re.IGNORECASE)
 
 
 def of_missing(model: str, root: Path = _CHECKOUT) -> str:
     """Why there is no such directory, and the command that helps. root: where this package lies."""
     address = _HUB_ADDRESS.fullmatch(model)
-    hub_name = address[1] if address else model if _is_hub_name(model) else None
-    if hub_name:
-        name = hub_name.split("/")[1]
-        kind = f"the repository {hub_name} on a model hub, not a directory here"
-        if not _is_checkout(root):
-            return f"{kind}; {_mount(f'/app/{name}', is_new_place=True)}"
-        return f"{kind}; `make download MODEL={hub_name}`, then `make run MODEL=models/{name}`"
-    return f"no such directory; {of_absent_checkpoint(model, root)}"
+    hub_name = address[1] if address else model.rstrip("/")
+    if not address and not _is_hub_name(hub_name):
+        return f"no such directory; {of_absent_checkpoint(model, root)}"
+    why = f"the repository {hub_name} on a model hub, not a directory here"
+    quantised = _QUANTISED.search(hub_name)
+    if quantised:
+        why += f", and {quantised[1]} weights are not supported; the unquantised model"
+        hub_name = hub_name[: quantised.start()]
+    name = hub_name.split("/")[1]
+    if not _is_checkout(root):
+        return f"{why}; {_mount(f'/app/{name}', is_new_place=True)}"
+    return f"{why}: `make download MODEL={hub_name}`, then `make run MODEL=models/{name}`"
 
 
 def of_absent_checkpoint(model: str, root: Path = _CHECKOUT) -> str:
@@ -27,9 +32,12 @@ def of_absent_checkpoint(model: str, root: Path = _CHECKOUT) -> str:
     name = Path(model).name
     if not _is_checkout(root):
         return _mount(str(Path(model).absolute()))
+    download = "make download"
     if name.startswith("Qwen3-") and name != DEFAULT_NAME:
-        return f"`make download MODEL=Qwen/{name}` fetches it into models/; `make run` alone serves the demo model"
-    return f"`make download` fetches {DEFAULT_NAME} into models/; `make run` alone serves the demo model"
+        download += f" MODEL=Qwen/{name}"
+    else:
+        name = DEFAULT_NAME
+    return f"`{download}` fetches {name}, then `make run MODEL=models/{name}`; `make run` alone serves the demo model"
 
 
 def _is_checkout(root: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from inference_server.checkpoint.quantization import SIDE_FILES, quantization_me
 from inference_server.checkpoint.weight_files import DTYPES, require_file, stored_weights
 from inference_server.errors import StartupError
 
+_log = logging.getLogger(__name__)
 ARCHITECTURES = ("Qwen3ForCausalLM", "Qwen3Model")
 _HERE = "this server runs dense Qwen3 models"
 _UNQUANTISED = "only bfloat16, float16 and float32 weights are supported; serve the model's unquantised checkpoint"
@@ -56,6 +58,8 @@ def _require_checkpoint(directory: Path) -> None:
     if method:
         raise StartupError(f"{directory}: the weights are quantised with {method}; {_UNQUANTISED}")
     _require_tokenizer(directory, names)
+    if "adapter_config.json" in names:
+        _log.warning("%s: the adapter beside the weights is not applied: only the weights are served", directory)
     for name, places in stored_weights(directory).items():
         if places[0].dtype not in DTYPES:
             raise StartupError(

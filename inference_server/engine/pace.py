@@ -9,8 +9,8 @@ from collections.abc import Sequence as Rows
 
 from inference_server.engine.types import NO_SAMPLING, Chunk, Sequence
 
-# Tokens whose products take as long as reading the weights. 15 where a step of 64 tokens takes five times as long as one
-# of a single token, as with compiled code here; fewer let more be expected of long steps, for slower processors.
+# Tokens whose products take as long as reading the weights. 15 where a step of 64 tokens takes five times as long as
+# one of a single token, as with compiled code here; fewer let more be expected of long steps, for slower processors.
 _READING = 8
 _FORGOTTEN = 0.95  # a step that something else held up counts for less with each one that follows
 
