@@ -293,7 +293,7 @@ void forward(const Model *model, const Step *step, Parallel *parallel, int (*tea
 void draw_rows(const Row *rows, int64_t *tokens, long count, Parallel *parallel, long threads) {
     Draws draws = {rows, tokens, count, 0};
     if (parallel && count > 1)
-        parallel(draw_some, &draws, smaller(threads, count), 0);
+        parallel(draw_some, &draws, threads, 0); /* the team of `forward`: OpenMP would end threads that a call leaves out */
     else
         draw_some(&draws);
 }
