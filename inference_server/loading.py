@@ -30,7 +30,7 @@ from inference_server.engine.model_loader import (
     read_weights,
 )
 from inference_server.engine.model_runner import ModelRunner
-from inference_server.engine.native.choice import choose_library
+from inference_server.engine.native.choice import choose_draw, choose_library
 from inference_server.engine.native.library import BLOCK
 from inference_server.engine.native.runner import NativeRunner
 from inference_server.engine.native.weights import PackedWeights
@@ -96,7 +96,7 @@ def load_parts(checkpoint_dir: Path, settings: Settings, on_progress: Callable[[
     runner, plan = _runner(model, packed, settings, budget.tokens, unknown_token_ids)
     cache = KVCache(plan.block_count, plan.block_size, os.urandom(16), settings.prefix_caching)
     scheduler = Scheduler(cache, stop_token_ids, settings.max_sequences, budget)
-    sampler, longest = Sampler(stop_token_ids, unknown_token_ids), plan.max_context_tokens
+    sampler, longest = Sampler(stop_token_ids, unknown_token_ids, choose_draw(model.device)), plan.max_context_tokens
     pace = _pace(model, runner)
     return LoadedParts(encoder, vocabulary, model, runner, sampler, scheduler, defaults, longest, pace)
 

@@ -44,6 +44,7 @@ FLOORS = {
     "inference_server.engine.cache_memory": 5,
     "inference_server.engine.native.build": 1,
     "inference_server.engine.native.library": 2,
+    "inference_server.engine.native.draws": 3,
     "inference_server.engine.native.weights": 4,
     "inference_server.engine.native.runner": 5,
     "inference_server.engine.native.choice": 6,

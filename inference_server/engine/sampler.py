@@ -5,7 +5,7 @@ from collections.abc import Sequence as Rows
 
 import torch
 
-from inference_server.engine.draw import draw, likeliest, pick_rows
+from inference_server.engine.draw import Way, draw, likeliest, pick_rows
 from inference_server.engine.gumbel import key_of
 from inference_server.engine.penalties import Penalties, is_penalised
 from inference_server.engine.types import Computed, SampledToken, SamplingParams, Sequence, TokenLogprobs
@@ -16,15 +16,20 @@ _ARGMAX_BLOCKS = 128
 
 
 class Sampler:
-    """Picks the next token of each sequence.
+    """Picks the next token of each sequence."""
 
-    stop_token_ids: the model's own end tokens. unknown_token_ids: those that the model has logits for and the tokenizer
-    does not have.
-    """
-
-    def __init__(self, stop_token_ids: frozenset[int], unknown_token_ids: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        stop_token_ids: frozenset[int],
+        unknown_token_ids: frozenset[int] = frozenset(),
+        without_top_k: Way | None = None,
+    ) -> None:
+        """stop_token_ids: the model's own end tokens. unknown_token_ids: those that the model has logits for and the
+        tokenizer does not have. without_top_k: as `draw` takes it.
+        """
         self._stop_token_ids = stop_token_ids
         self._unknown_token_ids = torch.tensor(sorted(unknown_token_ids), dtype=torch.int64)
+        self._without_top_k = without_top_k
         self._penalties = Penalties()
 
     def sample(self, computed: Computed, sequences: Rows[Sequence]) -> list[SampledToken | None]:
@@ -59,7 +64,7 @@ class Sampler:
                 _add_bias(logits[row], sequence.params)
             if len(sequence.token_ids) < sequence.params.min_tokens:
                 self._forbid_end(logits[row], sequence.params)
-        token_ids = _choose(logits, sequences)
+        token_ids = _choose(logits, sequences, self._without_top_k)
         told = raw_logprobs.of(token_ids)
         return [SampledToken(token_id, told.get(row)) for row, token_id in enumerate(token_ids)]
 
@@ -155,7 +160,7 @@ def _add_bias(logits: torch.Tensor, params: SamplingParams) -> None:
     logits.index_add_(0, torch.tensor(token_ids, device=logits.device), bias)
 
 
-def _choose(logits: torch.Tensor, sequences: list[Sequence]) -> list[int]:
+def _choose(logits: torch.Tensor, sequences: list[Sequence], without_top_k: Way | None) -> list[int]:
     """logits: [S, V] as edited. Returns one id per row."""
     drawn = [row for row, sequence in enumerate(sequences) if sequence.params.temperature >= _GREEDY_BELOW]
     greedy = [row for row, sequence in enumerate(sequences) if sequence.params.temperature < _GREEDY_BELOW]
@@ -165,6 +170,6 @@ def _choose(logits: torch.Tensor, sequences: list[Sequence]) -> list[int]:
     if drawn:
         params = [sequences[row].params for row in drawn]
         keys = [key_of(sequences[row].params.seed, 0, len(sequences[row].token_ids)) for row in drawn]
-        token_ids[drawn] = draw(pick_rows(logits, drawn), params, keys)
+        token_ids[drawn] = draw(pick_rows(logits, drawn), params, keys, without_top_k)
     chosen: list[int] = token_ids.tolist()
     return chosen

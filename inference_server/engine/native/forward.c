@@ -4,6 +4,7 @@ Source: the Qwen3 technical report; tests compare it with `models/qwen3.py`. Sum
 layer are float32. A token's result does not depend on what else is computed in the step, nor on how its prompt was
 divided. */
 #include "attention.h"
+#include "draw.h"
 #include "greedy.h"
 #include "pack.h"
 #include "scratch.h"
@@ -286,4 +287,13 @@ void forward(const Model *model, const Step *step, Parallel *parallel, int (*tea
         work(&call);
     for (long row = 0; row < step->chunk_count; row++)
         step->likeliest[row] = likeliest(scratch.seen_logits, call.arrived, step->chunk_count, row);
+}
+
+/* Draw a token for each row, UNDECIDED where the slow path is needed. parallel, threads: as for `forward`. */
+void draw_rows(const Row *rows, int64_t *tokens, long count, Parallel *parallel, long threads) {
+    Draws draws = {rows, tokens, count, 0};
+    if (parallel && count > 1)
+        parallel(draw_some, &draws, threads, 0); /* the team of `forward`: OpenMP would end threads that a call leaves out */
+    else
+        draw_some(&draws);
 }

@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+from array import array
 from pathlib import Path
 
 import torch
@@ -49,6 +50,17 @@ class StepParts(ctypes.Structure):
     ]  # fmt: skip
 
 
+class RowParts(ctypes.Structure):
+    """`Row` of draw.h."""
+
+    _fields_ = [
+        ("logits", ctypes.c_void_p),
+        ("vocabulary", ctypes.c_long),
+        *((name, ctypes.c_double) for name in ("best", "temperature", "top_p", "log_min_p")),
+        ("key", ctypes.c_uint64),
+    ]  # fmt: skip
+
+
 class Library:
     """One variant of the compiled code, and the threads that it runs on: torch's own.
 
@@ -75,6 +87,9 @@ class Library:
         self._pack.argtypes = (
             ctypes.c_void_p, ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_long, ctypes.c_long,
         )  # fmt: skip
+        self._draw_rows = library.draw_rows
+        self._draw_rows.restype = None
+        self._draw_rows.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p, ctypes.c_long)
         self._parallel, self._team_size = _openmp()
 
     def pack(self, weight: torch.Tensor, panels: int, begin: int, run: int) -> None:
@@ -85,6 +100,13 @@ class Library:
         assert weight.dtype is torch.bfloat16
         weight = weight.contiguous()
         self._pack(weight.data_ptr(), *weight.shape, panels, begin, run)
+
+    def draw(self, rows: "ctypes.Array[RowParts]") -> list[int]:
+        """Draw a token for each row, -1 for a row that the slow path has to decide. The GIL is released meanwhile."""
+        tokens = array("q", bytes(8 * len(rows)))
+        address = tokens.buffer_info()[0]
+        self._draw_rows(rows, address, len(rows), self._parallel, torch.get_num_threads())
+        return tokens.tolist()
 
     def scratch_bytes(self, model: ModelParts, step: StepParts) -> int:
         """How much memory a step wants beside the cache."""
