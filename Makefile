@@ -26,7 +26,7 @@ RUN = scripts/run.py --model "$(or $(MODEL),demo)" --grpc-port "$(GRPC_PORT)" --
 PROTO := protos/chat/v1/chat.proto
 LABELS = --label org.opencontainers.image.revision=$(shell git rev-parse HEAD 2>/dev/null)
 
-.PHONY: help run settings test test-all check bench protos download chat demo-model images images-check FORCE
+.PHONY: help run settings test test-all check bench protos download chat demo-model chat-picture images images-check FORCE
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,9 @@ chat: $(VENV)/run.installed ## Chats in the terminal; TARGET=http://localhost:80
 
 demo-model: $(VENV)/run.installed ## Trains the embedded demo model anew
 	$(BIN)/python -m inference_server.demo_model.train
+
+chat-picture: $(VENV)/dev.installed ## Draws docs/chat.svg anew
+	$(BIN)/python -m scripts.chat_picture
 
 images: ## Builds both Docker images; BASE is the inference image's, REQUIRE_CUDA=0 allows one without CUDA
 	docker build $(LABELS) $(if $(BASE),--build-arg "BASE=$(BASE)") --build-arg "REQUIRE_CUDA=$(REQUIRE_CUDA)" \

@@ -59,7 +59,7 @@ class Meter:
 def _bytes_below(directory: Path) -> int:
     """Files may vanish while they are counted."""
     sizes = 0
-    for path in directory.rglob("*"):
+    for path in directory.glob("pip-unpack-*/*"):  # not the copy on its way to the cache
         try:
             sizes += path.stat().st_size if path.is_file() else 0
         except OSError:
