@@ -1,7 +1,7 @@
 """A session as an SVG picture that shows the same in every viewer and fetches nothing.
 
-rich's own export gives a run of wide characters the length of narrow ones, so that they lie on each other, and links a font
-at a host outside. Here every run of equally wide characters has its own place and length.
+rich's own export gives a run of wide characters the length of narrow ones, so that they lie on each other, and links a
+font at a host outside. Here every run of equally wide characters has its own place and length.
 """
 
 import io
@@ -22,7 +22,8 @@ _SPACING = f"letter-spacing: {2 * CELL_PX - FONT_PX:g}px"  # a wide character is
 _TEXT = '<text x="{x:g}" y="{y:g}" textLength="{length:g}"{style}>{text}</text>'
 _FRAME = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}">
 <style>
-text {{ font: {font}px "Fira Code", "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: currentColor; color: {color} }}
+text {{ font: {font}px "Fira Code", "DejaVu Sans Mono", Menlo, Consolas, monospace }}
+text {{ fill: currentColor; color: {color} }}
 .title {{ font: bold 18px sans-serif; text-anchor: middle }}
 </style>
 <rect width="{width:g}" height="{height:g}" rx="8" fill="{background}"/>

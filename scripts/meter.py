@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Self
 
-_LOOK_S = 0.3
 _FIRST_WORD_S = 5.0
 
 
@@ -25,8 +24,7 @@ class Meter:
         return self
 
     def tick(self, is_unpacking: bool) -> None:
-        """Waits a little and says how far it is, in a log the more seldom the longer it takes."""
-        time.sleep(_LOOK_S)
+        """Says how far it is, in a log the more seldom the longer it takes."""
         self._most_bytes = max(self._most_bytes, _bytes_below(self._downloads))
         if self._is_terminal:
             self._rewrite(f"{self._so_far()}{', unpacking' if is_unpacking else ''} ...")

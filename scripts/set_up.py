@@ -23,6 +23,7 @@ from scripts.meter import Meter
 REQUIREMENTS = Path(__file__).parents[1] / "requirements"
 PACKAGES_MB = 70  # beside torch; the registry's sizes for Linux on x86_64, as those below
 _PROBE_S = 10.0
+_LOOK_S = 0.3
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 
 
@@ -83,10 +84,11 @@ def choose(wanted: str, driver: str | None, table: dict[str, Build]) -> tuple[st
     need = f"torch {table[name].version} for CUDA needs the NVIDIA driver {least} or newer"
     if driver is None:
         return name, f"{need}, and none is found here."
-    others = [f"TORCH={n}" for n, build in table.items() if _major(driver) >= (build.least_driver or 0) and n != wanted]
+    older = [f"TORCH={other}" for other, build in table.items() if _major(driver) >= (build.least_driver or least)]
     if wanted:
-        raise SetUpError(f"{need}, here it is {driver}: update it, or take {' or '.join(others)}")
-    return "cpu", f"{need}, here it is {driver}: taking the CPU build. For the card update it, or take {others[-1]}."
+        raise SetUpError(f"{need}, here it is {driver}: update it, or take {' or '.join(['TORCH=cpu', *older])}")
+    instead = "".join(f", or take {other}" for other in older)
+    return "cpu", f"{need}, here it is {driver}: taking the CPU build. For the card update it{instead}."
 
 
 def _chosen_on_a_mac(wanted: str) -> tuple[str, str]:
@@ -146,7 +148,7 @@ class Environment:
             command = [*self._pip, "install", "--progress-bar", "off", *arguments]
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=self._environ(downloads))
             try:
-                while process.poll() is None:
+                while not _has_ended(process):
                     meter.tick(is_unpacking=b"\nInstalling collected" in self._log.read_bytes())
             finally:
                 if process.poll() is None:
@@ -200,6 +202,15 @@ class Environment:
     def _environ(self, downloads: Path | None = None) -> dict[str, str]:
         always = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_USER": "0"}
         return os.environ | always | ({"TMPDIR": str(downloads.absolute())} if downloads else {})
+
+
+def _has_ended(process: "subprocess.Popen[bytes]") -> bool:
+    """Waits a little for it."""
+    try:
+        process.wait(_LOOK_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def install_torch(environment: Environment, name: str, table: dict[str, Build], step: str) -> None:
