@@ -22,7 +22,7 @@ BIN := $(VENV)/bin
 DRIVER_FILE := /proc/driver/nvidia/version
 WITH_PYTHON = python="$$(sh scripts/find_python.sh "$(VENV)" "$(PYTHON)")" && exec "$$python"
 SET_UP = $(WITH_PYTHON) -m scripts.set_up "$(VENV)" --torch-index "$(TORCH_INDEX)" --driver-file "$(DRIVER_FILE)"
-RUN = scripts/run.py --model "$(or $(MODEL),demo)" --grpc-port "$(GRPC_PORT)" --http-port "$(HTTP_PORT)"
+RUN = -m scripts.run --model "$(or $(MODEL),demo)" --grpc-port "$(GRPC_PORT)" --http-port "$(HTTP_PORT)"
 PROTO := protos/chat/v1/chat.proto
 LABELS = --label org.opencontainers.image.revision=$(shell git rev-parse HEAD 2>/dev/null)
 
