@@ -112,18 +112,24 @@ class Environment:
         self.python = directory / "bin/python"
         self._log = directory / "set_up.log"
 
-    def make(self) -> None:
-        """Makes it, or repairs it. Raises SetUpError."""
-        if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
+    def require_maker(self) -> None:
+        """Raises SetUpError where this Python lacks what `make` needs, as Debian's does without python3-venv."""
+        modules = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name)]
+        if len(modules) < 2 and not (self._is_this_pythons() and self._packages("pip-*")):
             package = f"python3.{sys.version_info.minor}-venv"
             raise SetUpError(f"{sys.executable} cannot make an environment: apt install {package}, then run this again")
-        self._remove_half_installed()
-        if self._version() != sys.version_info[:2]:
+
+    def make(self) -> None:
+        """Makes it, or repairs it. Raises SetUpError."""
+        if not self._is_this_pythons():
             self._venv("--clear")
         elif not self._packages("pip-*"):
             self._venv()
 
     def torch_version(self) -> str | None:
+        """None also where `make` is going to clear it away."""
+        if not self._is_this_pythons():
+            return None
         versions = [path.name.removeprefix("torch-").removesuffix(".dist-info") for path in self._packages("torch-*")]
         return versions[0] if versions else None
 
@@ -171,18 +177,19 @@ class Environment:
             lines = (made.stdout + made.stderr).strip().splitlines()
             raise SetUpError(f"{sys.executable} -m venv {self.directory} failed: {lines[-1] if lines else ''}")
 
-    def _version(self) -> tuple[int, ...] | None:
+    def _is_this_pythons(self) -> bool:
+        """Whether it is there and of the same minor version."""
         try:
             command = [str(self.python), "-c", "import sys; print(*sys.version_info[:2])"]
             asked = subprocess.run(command, capture_output=True, text=True)
         except OSError:
-            return None
-        return tuple(map(int, asked.stdout.split())) if asked.returncode == 0 else None
+            return False
+        return asked.stdout.split() == list(map(str, sys.version_info[:2]))
 
     def _packages(self, pattern: str) -> list[Path]:
         return list(self.directory.glob(f"lib/python3*/site-packages/{pattern}.dist-info"))
 
-    def _remove_half_installed(self) -> None:
+    def remove_half_installed(self) -> None:
         """pip takes for installed what has METADATA, and writes INSTALLER at the end: it may be killed in between."""
         for package in self._packages("*"):
             if not (package / "INSTALLER").exists():
@@ -237,7 +244,8 @@ def set_up(options: argparse.Namespace) -> None:
     version = re.findall(r"(?m)^torch==(\S+)$", (REQUIREMENTS / "constraints.txt").read_text())[0]
     table = builds(version, options.torch_index.rstrip("/"))
     name, notice = choose(options.torch, driver_version(options.driver_file), table)
-    environment.make()
+    environment.remove_half_installed()
+    environment.require_maker()
     there = environment.torch_version()
     wants_torch = there is None or (bool(options.torch) and name in table and there != table[name].version)
     if not wants_torch and stamp.exists() and all(stamp.stat().st_mtime >= f.stat().st_mtime for f in files):
@@ -245,8 +253,9 @@ def set_up(options: argparse.Namespace) -> None:
     if wants_torch:
         python, size = platform.python_version(), table[name].size if name in table else "some 200 MB"
         print(f"Setting up {options.venv} with Python {python} and torch's {name} build, once: {size} to download.")
-        if notice:
-            print(notice, flush=True)
+        print(notice, end="\n" if notice else "", flush=True)
+    environment.make()
+    if wants_torch:
         install_torch(environment, name, table, "[1/2]")
     what = f"{'[2/2] ' if wants_torch else ''}the packages for {', '.join(options.requirements)}"
     environment.install(what, *(argument for file in files for argument in ("-r", str(file))))

@@ -292,7 +292,7 @@ def test_an_interpreter_without_venv_is_one_line_that_names_the_package(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SetUpError, match=rf"apt install python3\.{sys.version_info.minor}-venv"):
-        Environment(tmp_path / "venv").make()
+        Environment(tmp_path / "venv").require_maker()
 
 
 @pytest.mark.parametrize(
