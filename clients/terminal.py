@@ -1,6 +1,5 @@
 """The screen for people: colours, Markdown, an answer that grows. Can record itself as a picture."""
 
-import io
 import re
 import sys
 import termios
@@ -15,33 +14,26 @@ from rich.text import Text
 from clients.conversation import Turn
 from clients.live_answer import LiveAnswer
 from clients.markdown import AnswerMarkdown
+from clients.picture import Picture
 from clients.screen import HELP, ending_line, one_line, opening_line
 from clients.transports import AnswerEnd, ServedModel
 
 PROMPT = "> "
-_PICTURE_COLUMNS = 100
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
 
 
 class TerminalScreen:
-    """Draws on stdout's terminal and, where `picture_file` is given, on a second console that becomes the picture."""
+    """Draws on stdout's terminal and, where `picture_file` is given, a picture of it."""
 
     def __init__(self, picture_file: Path | None) -> None:
         self._console = Console(highlight=False, markup=False, emoji=False)
         self._picture_file = picture_file
-        self._picture = Console(
-            file=io.StringIO(),
-            record=picture_file is not None,
-            width=_PICTURE_COLUMNS,
-            force_terminal=True,
-            color_system="truecolor",
-            legacy_windows=False,
-        )
+        self._picture = Picture()
 
     def save_picture(self, title: str) -> None:
         """Raises OSError."""
         if self._picture_file:
-            self._picture.save_svg(str(self._picture_file), title=title)
+            self._picture_file.write_text(self._picture.svg(title), encoding="utf-8")
 
     def opened(self, model: ServedModel, place: str) -> None:
         self._show(Text(_visible(opening_line(model, place)), style="bold"))
@@ -58,7 +50,7 @@ class TerminalScreen:
 
     def typed(self, text: str, is_on_screen: bool) -> None:
         shown = Text.assemble((PROMPT, "bold cyan"), _visible(text))
-        self._picture.print("", shown, sep="\n")
+        self._picture.add("", shown)
         if not is_on_screen:
             self._console.print("", shown, sep="\n")
 
@@ -77,7 +69,7 @@ class TerminalScreen:
                 yield add
             finally:
                 live.finish()
-                self._picture.print(AnswerMarkdown("".join(texts)))
+                self._picture.add(AnswerMarkdown("".join(texts)))
 
     def ended(self, end: AnswerEnd) -> None:
         self.note(ending_line(end))
@@ -99,7 +91,7 @@ class TerminalScreen:
 
     def _show(self, shown: RenderableType) -> None:
         self._console.print(shown)
-        self._picture.print(shown)
+        self._picture.add(shown)
 
 
 def _visible(text: str) -> str:

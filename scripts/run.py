@@ -7,6 +7,7 @@ import argparse
 import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -75,13 +76,16 @@ def main() -> int:
     """Returns the exit code: 0 after a signal, else that of the program that ended by itself."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--grpc-port", type=int, default=50051)
-    parser.add_argument("--http-port", type=int, default=8000)
+    parser.add_argument("--grpc-port", default="50051")
+    parser.add_argument("--http-port", default="8000")
+    parser.add_argument("--check", action="store_true", help="says what is wrong with the settings and starts nothing")
     options = parser.parse_args()
-    for port in (options.grpc_port, options.http_port):
-        if _is_taken(port):  # somebody else's service would look healthy
-            print(f"port {port} is taken; GRPC_PORT and HTTP_PORT choose others", file=sys.stderr)
-            return 2
+    if problem := _problem(options.model, {"GRPC_PORT": options.grpc_port, "HTTP_PORT": options.http_port}):
+        print(problem, file=sys.stderr)
+        return 2
+    if options.check:
+        return 0
+    options.grpc_port, options.http_port = int(options.grpc_port), int(options.http_port)
     signals = Signals()
     _die_with_parent()
     server = _start("inference_server", "--model", options.model, "--port", str(options.grpc_port))
@@ -96,12 +100,39 @@ def main() -> int:
         _stop(server, bridge, signals)
 
 
-def _is_taken(port: int) -> bool:
+def _problem(model: str, ports: dict[str, str]) -> str | None:
+    """What is wrong with make's variables, in one line."""
+    if len({port.lstrip("0") for port in ports.values()}) < len(ports):
+        return f"GRPC_PORT and HTTP_PORT: expected two ports, got {ports['GRPC_PORT']} twice"
+    problems = (_port_problem(name, value) for name, value in ports.items())
+    return next((problem for problem in problems if problem), None) or _model_problem(model)
+
+
+def _port_problem(name: str, value: str) -> str | None:
+    if not (re.fullmatch("[0-9]{1,5}", value) and 1 <= int(value) <= 65535):
+        return f'{name}: expected 1 to 65535, got "{value}"'
     try:
-        socket.create_server(("0.0.0.0", port)).close()
+        socket.create_server(("0.0.0.0", int(value))).close()  # somebody else's service would look healthy
+    except PermissionError:
+        return f"{name}: this user may not listen on port {value}; expected 1024 to 65535"
     except OSError:
-        return True
-    return False
+        return f"port {value} is taken; {name} chooses another"
+    return None
+
+
+def _model_problem(model: str) -> str | None:
+    """Only for what is not there; what is there the server examines."""
+    if model == "demo" or Path(model).exists():
+        return None
+    name = Path(model).name
+    if re.fullmatch(r"models/[^/]+", model):
+        return f"MODEL={model}: no such directory; `make download MODEL=Qwen/{name}` fetches it"
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model):
+        then = f"make run MODEL=models/{name}"
+        if Path("models", name).exists():
+            return f"MODEL={model}: a repository's name, expected a directory: `{then}`"
+        return f"MODEL={model}: a repository's name, expected a directory: `make download MODEL={model}`, then `{then}`"
+    return f"MODEL={model}: no such directory; `make download` fetches Qwen3 into models/"
 
 
 def _start(module: str, *arguments: str) -> "subprocess.Popen[bytes]":

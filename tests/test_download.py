@@ -3,7 +3,9 @@
 import fcntl
 import hashlib
 import os
+import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from inference_server.download import pinned
+from inference_server.download.config import Settings, command
 from inference_server.download.hubs import Hub, list_files, new_client
 from inference_server.download.local_files import part_of
 from inference_server.download.selection import needed
@@ -19,7 +22,7 @@ from inference_server.download.selection import pinned as known
 from inference_server.download.transfer import Transfer
 from inference_server.download.types import DownloadError, RemoteFile
 from tests.hub import FILES, REPOSITORY, SHARD, FakeHub, remote_file, running_hub
-from tests.programs import Program
+from tests.programs import ROOT, Program
 
 
 @pytest.fixture
@@ -64,6 +67,31 @@ def test_the_needed_files_arrive_and_the_command_that_serves_them_is_said(
     assert there(directory) == FILES
     assert "downloading: 100 %" in output
     assert output.endswith(f"Serve it with: make run MODEL={directory}\n")
+
+
+@pytest.mark.parametrize(
+    ("variables", "repository", "source", "directory"),
+    [
+        ([], "Qwen/Qwen3-4B-Instruct-2507", "modelscope", "models/Qwen3-4B-Instruct-2507"),
+        (["MODEL=Qwen/Qwen3-0.6B", "SOURCE=huggingface"], "Qwen/Qwen3-0.6B", "huggingface", "models/Qwen3-0.6B"),
+        (["MODEL=Qwen/Qwen3-8B"], "Qwen/Qwen3-8B", "modelscope", "models/Qwen3-8B"),
+    ],
+)
+def test_makes_variables_choose_the_repository_and_the_hub(
+    variables: list[str], repository: str, source: str, directory: str
+) -> None:
+    asked = subprocess.run(["make", "-n", "download", *variables], cwd=ROOT, capture_output=True, text=True, check=True)
+    [line] = [line for line in asked.stdout.splitlines() if "inference_server.download" in line]
+    chosen: list[Settings] = []
+    command(chosen.append).main(shlex.split(line.split("inference_server.download")[1]), standalone_mode=False)
+    assert (chosen[0].repository, chosen[0].source, str(chosen[0].directory)) == (repository, source, directory)
+
+
+def test_a_directory_is_no_repository(hub: FakeHub, tmp_path: Path) -> None:
+    line = failure(hub, tmp_path, "--repository", "models/Qwen3-0.6B")
+    assert line.endswith(
+        f"{hub.url.removeprefix('http://')} has no repository models/Qwen3-0.6B with revision master (404)"
+    )
 
 
 def test_a_connection_that_breaks_is_continued(hub: FakeHub, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_inference_image_gets_compiled_code_and_no_compiler() -> None:
 
 def test_torch_of_the_base_is_kept() -> None:
     [install] = [command for command in arguments("inference", "RUN") if "pip install" in command]
-    assert "sed -i '/^torch==/d'" in install
+    assert "sed -i '/^# torch:/,$d'" in install
     assert install.index("torch==") < install.index("pip install")
     assert "--system-site-packages" in install
 
