@@ -35,6 +35,7 @@ class AnswerMessage(BaseModel):
 
     role: Literal["assistant"] = "assistant"
     content: str
+    refusal: None = Field(description="Always null.")
 
 
 class TopLogprob(BaseModel):
@@ -77,7 +78,7 @@ _ANSWER: Final[dict[str, Any]] = {
     "choices": [
         {
             "index": 0,
-            "message": {"role": "assistant", "content": "你好！我是 Qwen3。"},
+            "message": {"role": "assistant", "content": "你好！我是 Qwen3。", "refusal": None},
             "finish_reason": "stop",
             "logprobs": None,
         }

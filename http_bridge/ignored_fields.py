@@ -1,0 +1,92 @@
+"""Fields of a request that this service does not know: found, named in a response header and, once an hour, logged."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from typing import Any, Final
+from urllib.parse import quote
+
+from http_bridge.foreign_fields import (
+    NEUTRAL,
+    NEUTRAL_IN_MESSAGES,
+    NOTHING,
+    WITHOUT_EFFECT,
+    WITHOUT_EFFECT_IN_MESSAGES,
+    WITHOUT_EFFECT_IN_PARTS,
+    is_one_of,
+)
+from http_bridge.schemas import ChatCompletionRequest, Message, Resume, StreamOptions, TextPart
+
+MAX_FIELDS: Final = 32  # named of one request; the rest is ignored without a name
+_MAX_NAME_CHARACTERS: Final = 64
+_LOG_AGAIN_S: Final = 3600.0
+_MAX_LOGGED_NAMES: Final = 512  # a client that invents names must not fill memory or log
+
+_BODY: Final = ChatCompletionRequest.model_fields.keys() | NEUTRAL.keys() | WITHOUT_EFFECT
+_MESSAGE: Final = Message.model_fields.keys() | NEUTRAL_IN_MESSAGES.keys() | WITHOUT_EFFECT_IN_MESSAGES
+_PART: Final = TextPart.model_fields.keys() | WITHOUT_EFFECT_IN_PARTS
+_INNER: Final = {"stream_options": StreamOptions.model_fields.keys(), "resume": Resume.model_fields.keys()}
+
+_log = logging.getLogger(__name__)
+
+
+def ignored_fields(body: object) -> dict[str, str]:
+    """Return at most MAX_FIELDS unknown fields: `messages[].color` with its first place, `messages[0].color`.
+
+    A value that asks for nothing is not told of. Both are fit for a header and a log line, whatever was sent.
+    """
+    found: dict[str, str] = {}
+    for kind, place, name in _unknown(body) if isinstance(body, dict) else ():
+        shown = _shown(name)
+        if f"{kind}{shown}" not in found:
+            found[f"{kind}{shown}"] = f"{place}{shown}"
+            if len(found) == MAX_FIELDS:
+                break
+    return found
+
+
+def _unknown(body: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yields each unknown field's kind of place, its place and its name."""
+    yield from (("", "", name) for name in _beside(body, _BODY))
+    for field, known in _INNER.items():
+        yield from ((f"{field}.", f"{field}.", name) for name in _beside(body.get(field), known))
+    messages = body.get("messages")
+    for index, message in enumerate(messages if isinstance(messages, list) else ()):
+        yield from (("messages[].", f"messages[{index}].", name) for name in _beside(message, _MESSAGE))
+        content = message.get("content") if isinstance(message, dict) else None
+        for place, part in enumerate(content if isinstance(content, list) else ()):
+            where = f"messages[{index}].content[{place}]."
+            yield from (("messages[].content[].", where, name) for name in _beside(part, _PART))
+
+
+def _beside(fields: object, known: Set[str]) -> Iterator[str]:
+    if isinstance(fields, dict) and not fields.keys() <= known:
+        yield from (name for name in fields if name not in known and not is_one_of(fields[name], NOTHING))
+
+
+def _shown(name: str) -> str:
+    cut = "..." if len(name) > _MAX_NAME_CHARACTERS else ""
+    return quote(name[:_MAX_NAME_CHARACTERS], safe="") + cut
+
+
+class IgnoredFieldsLog:
+    """Logs each name once an hour."""
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
+        self._logged_s: dict[str, float] = {}  # oldest first
+
+    def note(self, names: Iterable[str]) -> None:
+        """Takes names without places, as ignored_fields gives them."""
+        for name in names:
+            self._forget_old()
+            if name not in self._logged_s and len(self._logged_s) < _MAX_LOGGED_NAMES:
+                self._logged_s[name] = self._now_s()
+                _log.info("ignored a field of a request: %s (told once an hour)", name)
+
+    def _forget_old(self) -> None:
+        while self._logged_s:
+            oldest = next(iter(self._logged_s))
+            if self._now_s() - self._logged_s[oldest] < _LOG_AGAIN_S:
+                return
+            del self._logged_s[oldest]
