@@ -80,7 +80,7 @@ async def _timeout_s(x_request_timeout: Annotated[str | None, Header(description
     if x_request_timeout is None:
         return None
     if not re.fullmatch(TIMEOUT_PATTERN, x_request_timeout):
-        raise ApiError(400, "X-Request-Timeout: expected seconds, above 0 and at most 86400, with up to 9 decimals")
+        raise ApiError(400, "X-Request-Timeout: expected seconds, above 0 and at most 86400")
     return float(x_request_timeout)
 
 

@@ -161,10 +161,7 @@ def _expected(field: str, problem: Mapping[str, Any]) -> str:
         case "too_short":
             return f"expected at least 1 {'text part' if field.endswith('content') else 'id'}, got 0"
         case "literal_error" | "enum":
-            allowed_texts = re.findall(_QUOTED, problem["ctx"]["expected"])
-            if not allowed_texts:  # a flag that can only be false
-                return "not supported; leave it out or send false"
-            return f"expected one of {', '.join(allowed_texts)}"
+            return f"expected one of {', '.join(re.findall(_QUOTED, problem['ctx']['expected']))}"
         case kind if kind in _EXPECTED:
             return f"expected {_EXPECTED[kind]}{got}"
     return "not valid"

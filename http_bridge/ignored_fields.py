@@ -9,6 +9,7 @@ from urllib.parse import quote
 from http_bridge.foreign_fields import (
     NEUTRAL,
     NEUTRAL_IN_MESSAGES,
+    NEUTRAL_IN_STREAM_OPTIONS,
     NOTHING,
     WITHOUT_EFFECT,
     WITHOUT_EFFECT_IN_MESSAGES,
@@ -25,7 +26,10 @@ _MAX_LOGGED_NAMES: Final = 512  # a client that invents names must not fill memo
 _BODY: Final = ChatCompletionRequest.model_fields.keys() | NEUTRAL.keys() | WITHOUT_EFFECT
 _MESSAGE: Final = Message.model_fields.keys() | NEUTRAL_IN_MESSAGES.keys() | WITHOUT_EFFECT_IN_MESSAGES
 _PART: Final = TextPart.model_fields.keys() | WITHOUT_EFFECT_IN_PARTS
-_INNER: Final = {"stream_options": StreamOptions.model_fields.keys(), "resume": Resume.model_fields.keys()}
+_INNER: Final[Mapping[str, Set[str]]] = {
+    "stream_options": StreamOptions.model_fields.keys() | NEUTRAL_IN_STREAM_OPTIONS.keys(),
+    "resume": Resume.model_fields.keys(),
+}
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +86,7 @@ class IgnoredFieldsLog:
             self._forget_old()
             if name not in self._logged_s and len(self._logged_s) < _MAX_LOGGED_NAMES:
                 self._logged_s[name] = self._now_s()
-                _log.info("ignored a field of a request: %s (told once an hour)", name)
+                _log.info("unknown field of a chat request ignored: %s (told once an hour)", name)
 
     def _forget_old(self) -> None:
         while self._logged_s:

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from http_bridge.answers import ErrorBody
 from http_bridge.exchange import CHAT_PATH
 
-# Seconds above 0 and at most 86400, with up to nine decimals.
+# Seconds above 0 and at most 86400, without leading zeros.
 TIMEOUT_PATTERN: Final = (
     r"^(0\.[0-9]{0,8}[1-9]0{0,8}"
     r"|([1-9][0-9]{0,3}|[1-7][0-9]{4}|8[0-5][0-9]{3}|86[0-3][0-9]{2})(\.[0-9]{1,9})?"
@@ -21,9 +21,15 @@ _EVERYWHERE: Final = (400, 405, 431, 500)
 _OF_CHATS: Final = (404, 408, 413, 415, 429, 501, 503, 504)
 _UPSTREAM: Final = (404, 503)
 _EVENTS: Final = (
-    "With `stream` true: server-sent events, each with a `chat.completion.chunk` as JSON, and at last `data: [DONE]`. "
+    "With `stream` true, each event: a `chat.completion.chunk` as JSON, at last `[DONE]`. "
     "An error on the way is an event with the error object, and then there is no `[DONE]`."
 )
+_EVENT: Final[_Json] = {
+    "type": "object",
+    "description": _EVENTS,
+    "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
+    "required": ["data"],
+}
 
 
 def describe(app: FastAPI) -> None:
@@ -51,6 +57,16 @@ def _describe_components(schemas: _Json) -> None:
         schemas.pop(unused, None)
     error = ErrorBody.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas |= error.pop("$defs") | {"ErrorBody": error}
+    _make_bounds_exact(schemas)
+
+
+def _make_bounds_exact(schema: object) -> None:
+    """FastAPI makes floats of all bounds, and int64's last number is none."""
+    if isinstance(schema, dict) and schema.get("type") == "integer":
+        for bound in schema.keys() & {"minimum", "maximum"}:
+            schema[bound] = min(int(schema[bound]), 2**63 - 1)
+    for inner in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        _make_bounds_exact(inner)
 
 
 def _describe_answers(path: str, operation: _Json) -> None:
@@ -77,7 +93,7 @@ def _header(description: str, required: bool = False, pattern: str = "") -> _Jso
 
 def _describe_chat(operation: _Json) -> None:
     answer = operation["responses"]["200"]
-    answer["content"]["text/event-stream"] = {"schema": {"type": "string", "description": _EVENTS}}
+    answer["content"]["text/event-stream"] = {"schema": _EVENT}
     ignored = "Fields of the request that this service does not know, at most 32, parted by commas."
     answer["headers"]["X-Ignored-Fields"] = _header(ignored)
     [timeout] = operation["parameters"]

@@ -21,6 +21,7 @@ from typing_extensions import TypeAliasType
 from http_bridge.foreign_fields import (
     NEUTRAL,
     NEUTRAL_IN_MESSAGES,
+    NEUTRAL_IN_STREAM_OPTIONS,
     WITHOUT_EFFECT,
     WITHOUT_EFFECT_IN_MESSAGES,
     WITHOUT_EFFECT_IN_PARTS,
@@ -120,9 +121,16 @@ class Message(_Strict):
 class StreamOptions(_Strict):
     """How to stream."""
 
+    model_config = ConfigDict(json_schema_extra=_with(schemas(NEUTRAL_IN_STREAM_OPTIONS, frozenset())))
+
     include_usage: bool | None = Field(default=None, description="Adds a last event that has the token counts.")
     continuous_usage_stats: bool | None = Field(default=None, description="Adds the counts so far to every event.")
-    include_obfuscation: Literal[False] | None = Field(default=None, description="Not supported.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, options: object) -> object:
+        _require_neutral(options, NEUTRAL_IN_STREAM_OPTIONS)
+        return options
 
 
 def _one_as_list(value: object) -> object:
