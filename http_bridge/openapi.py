@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-from http_bridge.answers import ErrorBody
+from http_bridge.answers import ANSWER, ErrorBody
 from http_bridge.exchange import CHAT_PATH
 
 # Seconds above 0 and at most 86400, without leading zeros.
@@ -55,6 +55,7 @@ def describe(app: FastAPI) -> None:
 def _describe_components(schemas: _Json) -> None:
     for unused in ("HTTPValidationError", "ValidationError"):  # of FastAPI's own errors
         schemas.pop(unused, None)
+    schemas["ChatCompletion"]["examples"] = [ANSWER]  # FastAPI has dropped its nulls
     error = ErrorBody.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas |= error.pop("$defs") | {"ErrorBody": error}
     _make_bounds_exact(schemas)

@@ -1,11 +1,11 @@
 """What no JSON schema says of a request: fields that must agree, the tokenizer's ids, how much the test waits for.
 
-Schemathesis loads it beside /openapi.json. Only values that the schema allows are changed, into others that it allows, so
-what was generated to be refused still is.
+Schemathesis loads it beside /openapi.json. Only values that the schema allows are changed, into others that it allows,
+so what was generated to be refused still is.
 """
 
 import re
-from typing import Any
+from typing import Any, TypeGuard
 
 import schemathesis
 
@@ -30,7 +30,12 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
 
 
 def _is_whole(value: object, name: str) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value in RANGES[name]
+    return _is_integer(value) and value in RANGES[name]
+
+
+def _is_integer(value: object) -> TypeGuard[float]:
+    """JSON Schema's: 1.0 is one, true is none."""
+    return not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
 
 
 def _shorten(body: Json) -> None:
@@ -53,9 +58,7 @@ def _keep_to_the_tokenizer(body: Json) -> None:
 
 def _are_token_ids(value: object, most: int) -> bool:
     return (
-        isinstance(value, list)
-        and len(value) <= most
-        and all(isinstance(one, int) and not isinstance(one, bool) and one in TOKEN_IDS for one in value)
+        isinstance(value, list) and len(value) <= most and all(_is_integer(one) and one in TOKEN_IDS for one in value)
     )
 
 
