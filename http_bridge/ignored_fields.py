@@ -39,38 +39,41 @@ def ignored_fields(body: object) -> dict[str, str]:
 
     A value that asks for nothing is not told of. Both are fit for a header and a log line, whatever was sent.
     """
-    found: dict[str, str] = {}
+    first: dict[tuple[str, str], str] = {}
     for kind, place, name in _unknown(body) if isinstance(body, dict) else ():
-        shown = _shown(name)
-        if f"{kind}{shown}" not in found:
-            found[f"{kind}{shown}"] = f"{place}{shown}"
-            if len(found) == MAX_FIELDS:
+        if (kind, name) not in first:
+            first[kind, name] = place
+            if len(first) == MAX_FIELDS:
                 break
-    return found
+    return {f"{kind}{_shown(name)}": f"{place}{_shown(name)}" for (kind, name), place in first.items()}
 
 
 def _unknown(body: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yields each unknown field's kind of place, its place and its name."""
-    yield from (("", "", name) for name in _beside(body, _BODY))
+    yield from _beside(body, _BODY, "", "")
     for field, known in _INNER.items():
-        yield from ((f"{field}.", f"{field}.", name) for name in _beside(body.get(field), known))
+        yield from _beside(body.get(field), known, f"{field}.", f"{field}.")
     messages = body.get("messages")
     for index, message in enumerate(messages if isinstance(messages, list) else ()):
-        yield from (("messages[].", f"messages[{index}].", name) for name in _beside(message, _MESSAGE))
-        content = message.get("content") if isinstance(message, dict) else None
+        if not isinstance(message, dict):
+            continue
+        if not message.keys() <= _MESSAGE:  # looked at here too, because there may be a million
+            yield from _beside(message, _MESSAGE, "messages[].", f"messages[{index}].")
+        content = message.get("content")
         for place, part in enumerate(content if isinstance(content, list) else ()):
-            where = f"messages[{index}].content[{place}]."
-            yield from (("messages[].content[].", where, name) for name in _beside(part, _PART))
+            if isinstance(part, dict) and not part.keys() <= _PART:
+                yield from _beside(part, _PART, "messages[].content[].", f"messages[{index}].content[{place}].")
 
 
-def _beside(fields: object, known: Set[str]) -> Iterator[str]:
-    if isinstance(fields, dict) and not fields.keys() <= known:
-        yield from (name for name in fields if name not in known and not is_one_of(fields[name], NOTHING))
+def _beside(fields: object, known: Set[str], kind: str, place: str) -> Iterator[tuple[str, str, str]]:
+    for name in fields if isinstance(fields, dict) else ():
+        if name not in known and not is_one_of(fields[name], NOTHING):
+            yield kind, place, name
 
 
 def _shown(name: str) -> str:
     cut = "..." if len(name) > _MAX_NAME_CHARACTERS else ""
-    return quote(name[:_MAX_NAME_CHARACTERS], safe="") + cut
+    return quote(name[:_MAX_NAME_CHARACTERS], safe="") + cut or '""'
 
 
 class IgnoredFieldsLog:

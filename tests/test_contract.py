@@ -291,3 +291,28 @@ async def test_overflow_is_told_in_the_words_that_clients_match(stream: bool, ht
         assert (response.status_code, error["code"]) == (400, "context_length_exceeded")
         assert "maximum context length is 32768 tokens" in error["message"]
         assert asked is None or f"you requested {asked} tokens" in error["message"]
+
+
+async def test_usage_comes_with_each_event_that_asks_for_it(http: httpx2.AsyncClient) -> None:
+    """As vLLM has it: https://docs.vllm.ai/en/latest/api/vllm/entrypoints/openai/protocol/#StreamOptions"""
+    for options, last_is_usage in (({"include_usage": True}, True), ({}, False)):
+        body = {
+            "messages": HELLO, "temperature": 0, "stream": True, "return_token_ids": True,
+            "stream_options": options | {"continuous_usage_stats": True},
+        }  # fmt: skip
+        response = await http.post(CHAT, json=body)
+        chunks = [json.loads(line.removeprefix("data: ")) for line in response.text.split("\n\n")[:-2]]
+        count = 0
+        for chunk in chunks:
+            count += sum(len(choice.get("token_ids", ())) for choice in chunk["choices"])
+            assert chunk["usage"]["completion_tokens"] == count
+            assert chunk["usage"]["total_tokens"] == chunk["usage"]["prompt_tokens"] + count
+        assert count > 0
+        assert (chunks[-1]["choices"] == []) == last_is_usage
+
+
+async def test_name_reaches_the_server(stub: "chat_pb2_grpc.ChatServiceAsyncStub", http: httpx2.AsyncClient) -> None:
+    message = chat_pb2.Message(role=chat_pb2.ROLE_USER, content="Hello", name="")
+    answer = await stub.CreateChatCompletion(chat_pb2.ChatCompletionRequest(messages=[message], temperature=0))
+    over_http = await http.post(CHAT, json={"messages": [HELLO[0] | {"name": ""}], "temperature": 0})
+    assert over_http.json()["response"] == answer.choices[0].message.content
