@@ -48,6 +48,8 @@ class Accounting:
     def _begin_answer(self, exchange: Exchange, message: Message) -> None:
         exchange.status, exchange.first_byte_s = message["status"], exchange.elapsed_s
         message["headers"] = [*message["headers"], (b"x-request-id", exchange.request_id.encode())]
+        if exchange.ignored_fields:
+            message["headers"].append((b"x-ignored-fields", ", ".join(exchange.ignored_fields).encode()))
         if self._drain.is_draining:  # so that a kept connection finds its way to another bridge
             message["headers"].append((b"connection", b"close"))
 

@@ -35,6 +35,7 @@ class AnswerMessage(BaseModel):
 
     role: Literal["assistant"] = "assistant"
     content: str
+    refusal: None = Field(description="Always null.")
 
 
 class TopLogprob(BaseModel):
@@ -64,11 +65,11 @@ class Choice(BaseModel):
     index: int
     message: AnswerMessage
     finish_reason: Literal["stop", "length"]
-    logprobs: ChoiceLogprobs | None = Field(default=None, description="Where logprobs asks for them.")
+    logprobs: ChoiceLogprobs | None = Field(description="Where logprobs asks for them.")
     token_ids: list[int] | None = Field(default=None, description="Where return_token_ids asks for them.")
 
 
-_ANSWER: Final[dict[str, Any]] = {
+ANSWER: Final[dict[str, Any]] = {
     "id": "chatcmpl-6450c89ded9b463d957f76a5189d67d6",
     "object": "chat.completion",
     "created": 1795438924,
@@ -77,7 +78,7 @@ _ANSWER: Final[dict[str, Any]] = {
     "choices": [
         {
             "index": 0,
-            "message": {"role": "assistant", "content": "你好！我是 Qwen3。"},
+            "message": {"role": "assistant", "content": "你好！我是 Qwen3。", "refusal": None},
             "finish_reason": "stop",
             "logprobs": None,
         }
@@ -102,7 +103,7 @@ _ANSWER: Final[dict[str, Any]] = {
 class ChatCompletion(BaseModel):
     """OpenAI's chat completion, and `response`: the first choice's text."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_ANSWER]})
+    model_config = ConfigDict(json_schema_extra={"examples": [ANSWER]})
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"

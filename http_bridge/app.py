@@ -10,21 +10,21 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi_offline import FastAPIOffline
 
 from http_bridge.accounting import Accounting
-from http_bridge.answers import ChatCompletion, ErrorBody, Health, ModelCard, ModelList
+from http_bridge.answers import ChatCompletion, Health, ModelCard, ModelList
 from http_bridge.config import Settings
 from http_bridge.drain import Drain
 from http_bridge.errors import ApiError, install_error_handlers, too_late
 from http_bridge.events import DONE, TextEvents, event
 from http_bridge.exchange import CHAT_PATH, NOBODY_READS_IT, Exchange, exchange_of
+from http_bridge.ignored_fields import IgnoredFieldsLog
 from http_bridge.metrics import Metrics
+from http_bridge.openapi import TIMEOUT_PATTERN, describe
+from http_bridge.paths import SamePaths
 from http_bridge.schemas import ChatCompletionRequest
 from http_bridge.strict_request import StrictRoute
 from http_bridge.translate import ChunkTranslator, finish_reason, to_completion, to_grpc, to_health, to_model_card
 from http_bridge.upstream import ClientGone, Upstream, first_unless_gone
 from protos.chat.v1 import chat_pb2
-
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
-_MAX_TIMEOUT_S = 86_400.0
 
 
 def create_app(settings: Settings, metrics: Metrics, drain: Drain) -> FastAPI:
@@ -41,15 +41,19 @@ def create_app(settings: Settings, metrics: Metrics, drain: Drain) -> FastAPI:
         description="OpenAI's chat completions over a chat.v1 gRPC server.",
         lifespan=lifespan,
         redoc_url=None,
-        responses={"default": {"model": ErrorBody, "description": "OpenAI's error object."}},
+        redirect_slashes=False,
     )
     app.state.max_body_bytes = settings.max_body_bytes
     app.state.read_timeout_s = settings.read_timeout_s
+    app.state.refuses_unknown_fields = settings.unknown_fields == "refuse"
+    app.state.ignored_fields_log = IgnoredFieldsLog()
     app.state.drain = drain
     app.router.route_class = StrictRoute
     app.add_middleware(Accounting, metrics=metrics, drain=drain)
+    app.add_middleware(SamePaths)
     install_error_handlers(app)
     _add_routes(app)
+    describe(app)
     return app
 
 
@@ -75,10 +79,9 @@ async def _accepted_chat(request: Request, drain: Annotated[Drain, Depends(_drai
 async def _timeout_s(x_request_timeout: Annotated[str | None, Header(description="Seconds.")] = None) -> float | None:
     if x_request_timeout is None:
         return None
-    timeout_s = float(x_request_timeout) if _SECONDS.fullmatch(x_request_timeout) else -1.0
-    if not 0 < timeout_s <= _MAX_TIMEOUT_S:
-        raise ApiError(400, f"X-Request-Timeout: expected seconds, above 0 and at most {_MAX_TIMEOUT_S:.0f}")
-    return timeout_s
+    if not re.fullmatch(TIMEOUT_PATTERN, x_request_timeout):
+        raise ApiError(400, "X-Request-Timeout: expected seconds, above 0 and at most 86400")
+    return float(x_request_timeout)
 
 
 _Upstream = Annotated[Upstream, Depends(_upstream)]
@@ -139,7 +142,7 @@ def _add_routes(app: FastAPI) -> None:
         return {"status": "ok"}
 
 
-_ANSWER = "The answer; with `stream` true, `chat.completion.chunk` events and at last `data: [DONE]`."
+_ANSWER = "The answer, whole or as events."
 
 
 async def _streamed(

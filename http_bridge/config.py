@@ -20,6 +20,7 @@ class Settings:
     host: str
     port: int
     max_body_bytes: int
+    unknown_fields: str
     read_timeout_s: int
     drain_timeout_s: int
     metrics_port: int
@@ -42,6 +43,12 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
     @_setting("--port", default=8000, type=click.IntRange(0, 65535), help="HTTP port; 0 takes a free one.")
     @_setting(
         "--max-body-bytes", default=4 * 2**20, type=click.IntRange(1024, 2**30), help="Most bytes of one request body."
+    )
+    @_setting(
+        "--unknown-fields",
+        default="ignore",
+        type=click.Choice(["ignore", "refuse"]),
+        help="Request fields that the service does not know: name them in X-Ignored-Fields, or answer 400.",
     )
     @_setting(
         "--read-timeout-s",

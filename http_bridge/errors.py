@@ -159,7 +159,7 @@ def _expected(field: str, problem: Mapping[str, Any]) -> str:
         case "too_long":
             return f"expected at most {problem['ctx']['max_length']} ids, got {problem['ctx']['actual_length']}"
         case "too_short":
-            return f"expected at least {problem['ctx']['min_length']} id, got {problem['ctx']['actual_length']}"
+            return f"expected at least 1 {'text part' if field.endswith('content') else 'id'}, got 0"
         case "literal_error" | "enum":
             return f"expected one of {', '.join(re.findall(_QUOTED, problem['ctx']['expected']))}"
         case kind if kind in _EXPECTED:
@@ -209,8 +209,11 @@ def install_error_handlers(app: FastAPI) -> None:
         if isinstance(error, ApiError):
             return await api_error(request, error)
         words = {404: "no such path", 405: "this path does not take that method"}
+        headers = dict(error.headers or {})
+        if headers.get("Allow") == "GET":
+            headers["Allow"] = "GET, HEAD"
         return await api_error(
-            request, ApiError(error.status_code, words.get(error.status_code, "bad request"), headers=error.headers)
+            request, ApiError(error.status_code, words.get(error.status_code, "bad request"), headers=headers)
         )
 
     async def schema_error(request: Request, error: Exception) -> JSONResponse:

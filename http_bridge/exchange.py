@@ -22,6 +22,7 @@ class Exchange:
     streams: bool | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    ignored_fields: tuple[str, ...] = ()
     reason: str | None = None  # a finish reason, or an error's code
 
     @property

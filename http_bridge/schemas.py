@@ -1,16 +1,38 @@
 """The JSON contract's request: OpenAI's, and a few fields more. What answers look like is in answers.py."""
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, FailFast, Field, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    FailFast,
+    Field,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError, PydanticKnownError
 from typing_extensions import TypeAliasType
 
+from http_bridge.foreign_fields import (
+    NEUTRAL,
+    NEUTRAL_IN_MESSAGES,
+    NEUTRAL_IN_STREAM_OPTIONS,
+    WITHOUT_EFFECT,
+    WITHOUT_EFFECT_IN_MESSAGES,
+    WITHOUT_EFFECT_IN_PARTS,
+    Values,
+    refusals,
+    schemas,
+)
 from protos.chat.v1.ranges import (
     INNER_RANGES,
     MAX_LOGIT_BIASES,
+    MAX_NAME_CHARACTERS,
     MAX_RESUMED_TOKEN_IDS,
     MAX_STOP_CHARACTERS,
     MAX_STOP_TEXTS,
@@ -19,20 +41,27 @@ from protos.chat.v1.ranges import (
     TOKEN_IDS,
 )
 
-# Fields of OpenAI's API that this service does not have, with the values that ask for nothing.
-_UNSUPPORTED: Final[Mapping[str, tuple[Any, ...]]] = {
-    "audio": (None,), "function_call": (None,), "functions": (None,), "modalities": (None, ["text"]),
-    "moderation": (None,), "n": (None, 1), "parallel_tool_calls": (None, True), "prediction": (None,),
-    "prompt_cache_retention": (None,), "reasoning_effort": (None,), "response_format": (None, {"type": "text"}),
-    "store": (None, False), "tool_choice": (None, "none", "auto"), "tools": (None, []), "verbosity": (None,),
-    "web_search_options": (None,),
-}  # fmt: skip
-
 
 class _Strict(BaseModel):
-    """No conversions, no unknown fields, no infinite numbers."""
+    """No conversions, no infinite numbers. Unknown fields are ignored here and told of by ignored_fields.py."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+
+def _with(properties: dict[str, Any], **more: Any) -> Callable[[dict[str, Any]], None]:
+    """Adds to a model's JSON schema."""
+
+    def add(schema: dict[str, Any]) -> None:
+        schema["properties"] |= properties
+        schema |= more
+
+    return add
+
+
+def _require_neutral(fields: object, neutral: Mapping[str, Values]) -> None:
+    """Names what is not supported; a value that asks for nothing is as good as none."""
+    for field, problem in refusals(fields, neutral) if isinstance(fields, dict) else ():
+        raise PydanticCustomError("unsupported", "unsupported", {"field": field, "problem": problem})
 
 
 def _ranged(name: str, description: str) -> Any:
@@ -42,6 +71,8 @@ def _ranged(name: str, description: str) -> Any:
 class TextPart(_Strict):
     """A piece of a message's text."""
 
+    model_config = ConfigDict(json_schema_extra=_with(schemas({}, WITHOUT_EFFECT_IN_PARTS)))
+
     type: Literal["text"]
     text: str
 
@@ -50,7 +81,7 @@ def _content_kind(content: object) -> str:
     return "<parts>" if isinstance(content, list) else "<text>"  # errors.py leaves these out
 
 
-TextParts = TypeAliasType("TextParts", Annotated[list[TextPart], FailFast()])
+TextParts = TypeAliasType("TextParts", Annotated[list[TextPart], Field(min_length=1), FailFast()])
 StopTexts = TypeAliasType("StopTexts", Annotated[list[str], FailFast()])
 TokenId = Annotated[int, Field(ge=TOKEN_IDS.low, le=TOKEN_IDS.high)]
 TokenIds = TypeAliasType("TokenIds", Annotated[list[TokenId], FailFast()])
@@ -58,40 +89,60 @@ Bias = Annotated[float, Field(ge=INNER_RANGES["logit_bias[]"].low, le=INNER_RANG
 _TOKEN_ID_AS_NAME = re.compile("0|[1-9][0-9]{0,9}", re.ASCII)
 
 
-# What OpenAI's SDK writes into an answer's message, and users send back with it, where there is nothing to say.
-_UNSET_IN_MESSAGES: Final = ("annotations", "audio", "function_call", "name", "refusal", "tool_calls", "tool_call_id")
-
-
 class Message(_Strict):
     """One turn of the conversation."""
 
-    role: Literal["system", "user", "assistant", "tool"] = Field(description="Who speaks.")
+    model_config = ConfigDict(json_schema_extra=_with(schemas(NEUTRAL_IN_MESSAGES, WITHOUT_EFFECT_IN_MESSAGES)))
+
+    role: Literal["system", "user", "assistant", "tool", "developer"] = Field(
+        description="Who speaks; developer is system."
+    )
     content: Annotated[
         Annotated[str, Tag("<text>")] | Annotated[TextParts, Tag("<parts>")],
         Discriminator(_content_kind),
     ] = Field(description="What is said: text, or text parts that are joined with nothing between.")
+    name: str | None = Field(
+        default=None,
+        description=f"Name of the speaker, at most {MAX_NAME_CHARACTERS} characters.",
+        json_schema_extra={"maxLength": MAX_NAME_CHARACTERS},
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_unset(cls, message: object) -> object:
-        if not isinstance(message, dict):
-            return message
-        return {name: value for name, value in message.items() if value is not None or name not in _UNSET_IN_MESSAGES}
+    def _refuse_unsupported(cls, message: object) -> object:
+        """An answer that was a refusal has its words in `refusal`, and no content."""
+        _require_neutral(message, NEUTRAL_IN_MESSAGES)
+        if isinstance(message, dict) and message.get("content") is None and message.get("role") == "assistant":
+            refusal = message.get("refusal")
+            return message | {"content": refusal} if refusal and isinstance(refusal, str) else message
+        return message
 
 
 class StreamOptions(_Strict):
     """How to stream."""
 
+    model_config = ConfigDict(json_schema_extra=_with(schemas(NEUTRAL_IN_STREAM_OPTIONS, frozenset())))
+
     include_usage: bool | None = Field(default=None, description="Adds a last event that has the token counts.")
-    include_obfuscation: Literal[False] | None = Field(default=None, description="Not supported.")
+    continuous_usage_stats: bool | None = Field(default=None, description="Adds the counts so far to every event.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, options: object) -> object:
+        _require_neutral(options, NEUTRAL_IN_STREAM_OPTIONS)
+        return options
 
 
 def _one_as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return [value] if value else None
+    return value
 
 
 def _by_token_id(biases: object) -> object:
     """JSON has only texts as names."""
+    if biases == []:  # PHP's empty object
+        return {}
     if not isinstance(biases, dict):
         return biases
     if (count := len(biases)) > MAX_LOGIT_BIASES:
@@ -117,24 +168,48 @@ class Resume(_Strict):
     )
 
 
+_EXAMPLE: Any = {
+    "messages": [{"role": "user", "content": "你好，介绍一下你自己"}],
+    "temperature": 0.7,
+    "top_p": 0.8,
+    "max_tokens": 1024,
+    "stream": False,
+}
+_STOP_TEXT = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_CHARACTERS}
+_STOP = {
+    "anyOf": [
+        {"type": "string", "maxLength": MAX_STOP_CHARACTERS},
+        {"type": "array", "items": _STOP_TEXT, "maxItems": MAX_STOP_TEXTS},
+        {"type": "null"},
+    ]
+}
+_LOGIT_BIAS = {
+    "anyOf": [
+        {
+            "type": "object",
+            "propertyNames": {"pattern": f"^({_TOKEN_ID_AS_NAME.pattern})$"},
+            "additionalProperties": {
+                "type": "number",
+                "minimum": INNER_RANGES["logit_bias[]"].low,
+                "maximum": INNER_RANGES["logit_bias[]"].high,
+            },
+            "maxProperties": MAX_LOGIT_BIASES,
+        },
+        {"type": "array", "maxItems": 0},
+        {"type": "null"},
+    ]
+}
+
+
 class ChatCompletionRequest(_Strict):
     """`POST /v1/chat/completions`."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "messages": [{"role": "user", "content": "你好，介绍一下你自己"}],
-                    "temperature": 0.7,
-                    "top_p": 0.8,
-                    "max_tokens": 1024,
-                    "stream": False,
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra=_with(schemas(NEUTRAL, WITHOUT_EFFECT), examples=[_EXAMPLE]))
 
-    messages: Annotated[list[Message], FailFast()] = Field(description="The conversation, oldest first.")
+    messages: Annotated[list[Message], FailFast()] = Field(
+        description="The conversation, oldest first. The server's own setting may allow more or fewer.",
+        json_schema_extra={"minItems": 1, "maxItems": 1024},
+    )
     model: str | None = Field(default=None, description="Name of the model; left out, it is the served one.")
     temperature: float | None = _ranged("temperature", "0 always takes the likeliest token.")
     top_p: float | None = _ranged("top_p", "Keeps the likeliest tokens whose probabilities reach this sum.")
@@ -144,15 +219,15 @@ class ChatCompletionRequest(_Strict):
     presence_penalty: float | None = _ranged("presence_penalty", "Against tokens that the answer already has.")
     frequency_penalty: float | None = _ranged("frequency_penalty", "The same, for each time that it has them.")
     repetition_penalty: float | None = _ranged("repetition_penalty", "Above 1: against tokens of prompt and answer.")
-    logit_bias: Annotated[dict[TokenId, Bias] | None, BeforeValidator(_by_token_id)] = Field(
-        default=None, description=f"Is added to the logits of at most {MAX_LOGIT_BIASES} tokens, by their ids."
+    logit_bias: Annotated[dict[TokenId, Bias] | None, BeforeValidator(_by_token_id), WithJsonSchema(_LOGIT_BIAS)] = (
+        Field(default=None, description=f"Is added to the logits of at most {MAX_LOGIT_BIASES} tokens, by their ids.")
     )
     max_tokens: int | None = _ranged("max_tokens", "Most tokens of the answer.")
     max_completion_tokens: int | None = Field(
         default=None, ge=RANGES["max_tokens"].low, le=RANGES["max_tokens"].high, description="The same as max_tokens."
     )
     min_tokens: int | None = _ranged("min_tokens", "Fewest tokens of the answer, not over max_tokens.")
-    stop: Annotated[StopTexts | None, BeforeValidator(_one_as_list)] = Field(
+    stop: Annotated[StopTexts | None, BeforeValidator(_one_as_list), WithJsonSchema(_STOP)] = Field(
         default=None,
         description=f"Texts that end the answer: one, or a list of at most {MAX_STOP_TEXTS}, "
         f"of 1 to {MAX_STOP_CHARACTERS} characters.",
@@ -168,7 +243,7 @@ class ChatCompletionRequest(_Strict):
     stream: bool | None = Field(default=None, description="Sends the answer as server-sent events while it is made.")
     stream_options: StreamOptions | None = None
     user: str | None = Field(default=None, description="Accepted, without effect.")
-    metadata: dict[str, str] | None = Field(default=None, description="Accepted, without effect.")
+    metadata: dict[str, Any] | None = Field(default=None, description="Accepted, without effect.")
     service_tier: Literal["auto", "default"] | None = Field(default=None, description="Accepted, without effect.")
     safety_identifier: str | None = Field(default=None, description="Accepted, without effect.")
     prompt_cache_key: str | None = Field(default=None, description="Accepted, without effect.")
@@ -176,21 +251,13 @@ class ChatCompletionRequest(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unsupported(cls, body: object) -> object:
-        """Names what is not supported; a value that asks for nothing is as good as none."""
-        if not isinstance(body, dict):
-            return body
-        for field in (field for field in _UNSUPPORTED if field in body):
-            asked = body[field]
-            if not any(
-                asked == value and isinstance(asked, bool) == isinstance(value, bool) for value in _UNSUPPORTED[field]
-            ):
-                raise PydanticCustomError("unsupported", "unsupported", {"field": field, "problem": "not supported"})
-        return {field: value for field, value in body.items() if field not in _UNSUPPORTED}
+        _require_neutral(body, NEUTRAL)
+        return body
 
     @model_validator(mode="after")
     def _agree(self) -> "ChatCompletionRequest":
         """Refuses fields that contradict each other."""
-        if self.stream_options is not None and not self.stream:
+        if self.stream_options and any(self.stream_options.model_dump().values()) and not self.stream:
             problem = "only with stream true"
             raise PydanticCustomError("unsupported", "conflict", {"field": "stream_options", "problem": problem})
         if None not in (both := (self.max_tokens, self.max_completion_tokens)) and len(set(both)) > 1:

@@ -11,12 +11,15 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from http_bridge.errors import ApiError
-from http_bridge.exchange import NOBODY_READS_IT
+from http_bridge.exchange import NOBODY_READS_IT, exchange_of
+from http_bridge.ignored_fields import ignored_fields
 
 _MAX_INTEGER_DIGITS = 40
 _MAX_DEPTH = 64
 _MAX_NAMES = 256
-_JSON_TYPE = re.compile(r"application/json\s*(;\s*charset=\"?utf-8\"?\s*)?", re.IGNORECASE)
+# Parameters say nothing, charset neither (RFC 8259, section 11); with +json it is JSON too (RFC 6839, section 3.1).
+_JSON_TYPE = re.compile(r"application/([\w.-]+\+)?json\s*(;.*)?", re.IGNORECASE | re.ASCII)
+_LARGEST_EXACT = 2**53  # a larger number with a point may not be what was written
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -49,7 +52,18 @@ class StrictRequest(Request):
         return bytes(received)
 
     async def json(self) -> Any:
-        return parse_json(await self.body())
+        body = parse_json(await self.body())
+        self._note_ignored(body)
+        return body
+
+    def _note_ignored(self, body: object) -> None:
+        """Raises ApiError 400 instead if the bridge is set to refuse unknown fields."""
+        found = ignored_fields(body)
+        if found and self.app.state.refuses_unknown_fields:
+            field = next(iter(found.values()))
+            raise ApiError(400, f"{field}: not a field of this service", param=field)
+        self.app.state.ignored_fields_log.note(found)
+        exchange_of(self.scope).ignored_fields = tuple(found.values())
 
     def _require_json_type(self) -> None:
         if not _JSON_TYPE.fullmatch(self.headers.get("content-type", "")):
@@ -73,7 +87,7 @@ class StrictRoute(APIRoute):
 def parse_json(body: bytes) -> Any:
     """Raises ApiError 400 for whatever is not one JSON value in UTF-8."""
     try:
-        text = body.decode("utf-8")
+        text = body.decode("utf-8-sig")  # RFC 8259, section 8.1: a byte order mark may be ignored
     except UnicodeDecodeError as error:
         raise ApiError(400, "body: not valid UTF-8") from error
     try:
@@ -122,7 +136,8 @@ def _integer(digits: str) -> int:
 
 
 def _number(digits: str) -> float:
+    """An integer that is written with a point or an exponent is an integer, as in JSON Schema."""
     number = float(digits)
     if number in (float("inf"), float("-inf")):
         raise ApiError(400, "body: a number is too large")
-    return number
+    return int(number) if abs(number) < _LARGEST_EXACT and number.is_integer() else number

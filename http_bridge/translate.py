@@ -8,6 +8,7 @@ from protos.chat.v1 import chat_pb2
 
 _ROLES: Mapping[str, chat_pb2.Role] = {
     "system": chat_pb2.ROLE_SYSTEM,
+    "developer": chat_pb2.ROLE_SYSTEM,
     "user": chat_pb2.ROLE_USER,
     "assistant": chat_pb2.ROLE_ASSISTANT,
     "tool": chat_pb2.ROLE_TOOL,
@@ -49,6 +50,7 @@ def to_grpc(body: ChatCompletionRequest) -> chat_pb2.ChatCompletionRequest:
         logprobs=bool(body.logprobs),
         top_logprobs=body.top_logprobs,
         resume=_resume(body.resume) if body.resume else None,
+        continuous_usage=bool(body.stream_options and body.stream_options.continuous_usage_stats),
     )
 
 
@@ -58,7 +60,7 @@ def _resume(resume: Resume) -> chat_pb2.Resume:
 
 def _message(message: Message) -> chat_pb2.Message:
     parts = [message.content] if isinstance(message.content, str) else [part.text for part in message.content]
-    return chat_pb2.Message(role=_ROLES[message.role], content="".join(parts))
+    return chat_pb2.Message(role=_ROLES[message.role], content="".join(parts), name=message.name)
 
 
 def to_completion(answer: chat_pb2.ChatCompletion, body: ChatCompletionRequest) -> Json:
@@ -72,7 +74,7 @@ def to_completion(answer: chat_pb2.ChatCompletion, body: ChatCompletionRequest) 
         "choices": [
             {
                 "index": choice.index,
-                "message": {"role": "assistant", "content": choice.message.content},
+                "message": {"role": "assistant", "content": choice.message.content, "refusal": None},
                 "finish_reason": _FINISH_REASONS[choice.finish_reason],
                 "logprobs": _logprobs(choice.logprobs) if body.logprobs else None,
             }
@@ -103,6 +105,16 @@ class ChunkTranslator:
         self._seed = first.seed
         self._return_token_ids = bool(body.return_token_ids)
         self._include_usage = bool(body.stream_options and body.stream_options.include_usage)
+        self._running_usage: Json | None = None
+        if first.HasField("running_usage"):
+            prompt = first.running_usage
+            self._running_usage = _usage(
+                chat_pb2.Usage(
+                    prompt_tokens=prompt.prompt_tokens,
+                    total_tokens=prompt.prompt_tokens,
+                    cached_tokens=prompt.cached_tokens,
+                )
+            )
 
     def opening(self) -> Json:
         """The event that names the role and the seed."""
@@ -114,7 +126,7 @@ class ChunkTranslator:
 
     def text_alone(self, chunk: chat_pb2.ChatCompletionChunk) -> str:
         """The chunk's text where `text` makes its only event; else empty."""
-        if self._return_token_ids or len(chunk.choices) != 1 or chunk.HasField("usage"):
+        if self._return_token_ids or self._running_usage or len(chunk.choices) != 1 or chunk.HasField("usage"):
             return ""
         delta = chunk.choices[0]
         return "" if delta.finish_reason or delta.logprobs or delta.index else delta.content
@@ -122,6 +134,8 @@ class ChunkTranslator:
     def events(self, chunk: chat_pb2.ChatCompletionChunk) -> list[Json]:
         """What one gRPC message becomes: text, then the end, then usage where it was asked for."""
         events = []
+        if chunk.HasField("running_usage"):
+            self._running_usage = _usage(chunk.running_usage)
         for delta in chunk.choices:
             if delta.content or delta.token_ids or delta.logprobs:
                 choice = _choice(delta.index, {"content": delta.content}, None)
@@ -138,7 +152,7 @@ class ChunkTranslator:
         return events
 
     def _event(self, choices: list[Json], **more: object) -> Json:
-        usage = {"usage": None} if self._include_usage else {}
+        usage = {"usage": self._running_usage} if self._include_usage or self._running_usage else {}
         return {**self._head, "choices": choices, **usage, **more}
 
 

@@ -11,6 +11,7 @@ from protos.chat.v1 import chat_pb2
 from protos.chat.v1.ranges import (
     INNER_RANGES,
     MAX_LOGIT_BIASES,
+    MAX_NAME_CHARACTERS,
     MAX_RESUMED_TOKEN_IDS,
     MAX_STOP_CHARACTERS,
     MAX_STOP_TEXTS,
@@ -76,7 +77,10 @@ def _message(index: int, message: chat_pb2.Message) -> Message:
     role = _ROLES.get(message.role)
     if role is None:
         raise InvalidField(f"messages[{index}].role", f"expected one of {', '.join(_ROLES.values())}")
-    return Message(role, message.content)
+    if len(message.name) > MAX_NAME_CHARACTERS:
+        expected = f"expected at most {MAX_NAME_CHARACTERS} characters, got {len(message.name)}"
+        raise InvalidField(f"messages[{index}].name", expected)
+    return Message(role, message.content, message.name or None)
 
 
 def _stop(request: chat_pb2.ChatCompletionRequest) -> tuple[str, ...]:
@@ -107,7 +111,7 @@ def _token_ids(field: str, token_ids: Sequence[int], most: int) -> tuple[int, ..
 
 
 def _top_logprobs(request: chat_pb2.ChatCompletionRequest) -> int | None:
-    if request.HasField("top_logprobs") and not request.logprobs:
+    if request.top_logprobs and not request.logprobs:
         raise InvalidField("top_logprobs", "only with logprobs true")
     return request.top_logprobs if request.logprobs else None
 
@@ -150,14 +154,16 @@ def to_completion(
 
 
 def to_chunk(
-    completion: Completion, model: str, delta: Delta, first: bool, return_token_ids: bool
+    completion: Completion, model: str, delta: Delta, first: bool, request: chat_pb2.ChatCompletionRequest
 ) -> chat_pb2.ChatCompletionChunk:
     """One message of the stream; the first also says what answers, the last how it went."""
     chunk = chat_pb2.ChatCompletionChunk()
     if first:
         chunk.id, chunk.created, chunk.model, chunk.seed = completion.id, completion.created_s, model, completion.seed
+    if request.continuous_usage:
+        chunk.running_usage.CopyFrom(_usage(completion))
     choice = chunk.choices.add(content=delta.text)
-    if return_token_ids:
+    if request.return_token_ids:
         choice.token_ids.extend(delta.token_ids)
     if delta.logprobs:
         choice.logprobs.extend(map(_logprob, delta.logprobs))

@@ -26,12 +26,16 @@ class MalformedMessage(RequestError):
 
 
 class PromptTooLong(RequestError):
-    """Prompt and answer do not fit into the served context. All counts are tokens."""
+    """Prompt and answer do not fit into the served context. Counts are tokens. Clients match on OpenAI's words."""
 
     def __init__(self, prompt_tokens: int, max_tokens: int | None, limit: int) -> None:
         self.field = "messages" if prompt_tokens >= limit else "max_tokens"
-        wanted = f"{prompt_tokens} tokens of prompt and {max_tokens or 1} of answer"
-        super().__init__(f"{self.field}: {wanted} exceed the context of {limit} tokens")
+        answer_tokens = max_tokens or 1
+        parts = f"{prompt_tokens} in the messages, {answer_tokens} in the completion"
+        super().__init__(
+            f"{self.field}: This model's maximum context length is {limit} tokens. "
+            f"However, you requested {prompt_tokens + answer_tokens} tokens ({parts})."
+        )
 
 
 class UnknownModel(RequestError):

@@ -74,7 +74,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             first = True
             async for delta in deltas:
                 if delta.text or delta.finish_reason or delta.logprobs or request.return_token_ids:
-                    chunk = to_chunk(completion, self.served.name, delta, first, request.return_token_ids)
+                    chunk = to_chunk(completion, self.served.name, delta, first, request)
                     await context.write(chunk)
                     first = False
 

@@ -12,6 +12,7 @@ from inference_server.convert import to_chunk, to_completion
 from inference_server.demo_model import CHECKPOINT_DIR
 from inference_server.engine.types import FinishReason, SamplingParams, TokenEvent, TokenLogprobs
 from inference_server.errors import InvalidField, PromptTooLong, UnknownModel
+from protos.chat.v1 import chat_pb2
 
 ENCODER = PromptEncoder(CHECKPOINT_DIR)
 VOCABULARY = Vocabulary(ENCODER.tokenizer)
@@ -214,7 +215,7 @@ async def test_logprobs_come_with_their_tokens_and_end_with_the_answer() -> None
     assert delta.logprobs[0] == TokenLogprob(
         part, b"\xe4", -0.5, (TokenLogprob(part, b"\xe4", -0.5), TokenLogprob(MODEL_END, b"<|im_end|>", -float("inf")))
     )
-    [choice] = to_chunk(completion, "m", delta, first=True, return_token_ids=False).choices
+    [choice] = to_chunk(completion, "m", delta, True, chat_pb2.ChatCompletionRequest()).choices
     told = [(one.token, one.token_id, one.logprob, one.token_bytes) for one in choice.logprobs]
     assert told == [
         ("\ufffd", part, -0.5, b"\xe4"), ("A", a, -9999.0, b"A"), ("<|im_end|>", MODEL_END, -1.5, b"<|im_end|>"),

@@ -60,6 +60,8 @@ GOOD: dict[str, dict[str, Any]] = {
         "stop_token_ids": [0, LAST_TOKEN_ID, END_OF_TURN, *range(MAX_STOP_TOKEN_IDS - 3)],
     },
     "logprobs": {"messages": HELLO, "temperature": 0, "logprobs": True},
+    "top_logprobs 0 alone": {"messages": HELLO, "temperature": 0, "top_logprobs": 0},
+    "longest name": {"messages": [{"role": "user", "content": "Hello", "name": "名" * 256}], "temperature": 0},
     "no top_logprobs": {"messages": HELLO, "temperature": 0, "logprobs": True, "top_logprobs": 0},
     "most top_logprobs": {"messages": HELLO, "temperature": 1, "seed": 1, "logprobs": True, "top_logprobs": 20},
     "resume": {
@@ -125,7 +127,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"stop_token_ids": [0, 1, 2, LAST_TOKEN_ID + 1]}, "stop_token_ids[3]"),
     ({"stop_token_ids": [0, -1]}, "stop_token_ids[1]"),
     ({"top_logprobs": 5}, "top_logprobs"),
-    ({"top_logprobs": 0, "logprobs": False}, "top_logprobs"),
+    ({"messages": [{"role": "user", "content": "Hello", "name": "x" * 257}]}, "messages[0].name"),
     ({"resume": {"token_ids": [], "seed": 1}}, "resume.token_ids"),
     ({"resume": {"token_ids": [1, LAST_TOKEN_ID + 1], "seed": 1}}, "resume.token_ids[1]"),
     ({"resume": {"token_ids": [-1], "seed": 1}}, "resume.token_ids[0]"),
@@ -212,7 +214,7 @@ def _constructed(body: dict[str, Any]) -> dict[str, Any]:
     """The body as the bridge's schema holds it, without its checks, so that the server has to refuse by itself."""
     good = ChatCompletionRequest.model_validate({"messages": HELLO * len(body["messages"]) or HELLO})
     for message, given in zip(good.messages, body["messages"], strict=False):
-        message.content = given["content"]
+        message.content, message.name = given["content"], given.get("name")
     fields = dict(good) | body | {"messages": good.messages[: len(body["messages"])]}
     if "resume" in body:
         fields["resume"] = Resume.model_construct(**body["resume"])
@@ -254,10 +256,63 @@ async def test_text_parts_are_joined_with_nothing_between(http: httpx2.AsyncClie
     assert joined.json()["usage"] == whole.json()["usage"]
 
 
-async def test_neutral_values_of_unsupported_fields_are_accepted(http: httpx2.AsyncClient) -> None:
-    body = {
-        "messages": HELLO, "max_tokens": 1, "n": 1, "presence_penalty": 0.0, "frequency_penalty": 0, "logprobs": False,
-        "tools": None, "response_format": {"type": "text"}, "user": "u", "metadata": {"a": "b"}, "service_tier": "auto",
-        "safety_identifier": "s", "prompt_cache_key": "k", "stop": "x", "max_completion_tokens": 1,
-    }  # fmt: skip
-    (await http.post(CHAT, json=body)).raise_for_status()
+async def test_developer_is_system(http: httpx2.AsyncClient) -> None:
+    answers = [
+        (await http.post(CHAT, json={"messages": [{"role": role, "content": "你好"}, *HELLO], "temperature": 0})).json()
+        for role in ("developer", "system")
+    ]
+    assert answers[0]["response"] == answers[1]["response"]
+    assert answers[0]["usage"]["prompt_tokens"] == answers[1]["usage"]["prompt_tokens"]
+
+
+async def test_stream_that_asks_for_it_counts_tokens_in_each_message(
+    stub: "chat_pb2_grpc.ChatServiceAsyncStub",
+) -> None:
+    request = to_grpc(ChatCompletionRequest.model_validate({"messages": HELLO, "temperature": 0}))
+    request.continuous_usage = request.return_token_ids = True
+    count = 0
+    async for chunk in stub.StreamChatCompletion(request):
+        count += len(chunk.choices[0].token_ids)
+        assert chunk.running_usage.completion_tokens == count
+        assert chunk.running_usage.total_tokens == chunk.running_usage.prompt_tokens + count
+    assert chunk.running_usage == chunk.usage
+    request.continuous_usage = False
+    assert not any([chunk.HasField("running_usage") async for chunk in stub.StreamChatCompletion(request)])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_overflow_is_told_in_the_words_that_clients_match(stream: bool, http: httpx2.AsyncClient) -> None:
+    for fields, asked in (
+        ({"max_tokens": 40_000}, 40_009),
+        ({"messages": [{"role": "user", "content": "x " * 40_000}]}, None),
+    ):
+        response = await http.post(CHAT, json={"messages": HELLO, "stream": stream} | fields)
+        error = response.json()["error"]
+        assert (response.status_code, error["code"]) == (400, "context_length_exceeded")
+        assert "maximum context length is 32768 tokens" in error["message"]
+        assert asked is None or f"you requested {asked} tokens" in error["message"]
+
+
+async def test_usage_comes_with_each_event_that_asks_for_it(http: httpx2.AsyncClient) -> None:
+    """As vLLM has it: https://docs.vllm.ai/en/latest/api/vllm/entrypoints/openai/protocol/#StreamOptions"""
+    for options, last_is_usage in (({"include_usage": True}, True), ({}, False)):
+        body = {
+            "messages": HELLO, "temperature": 0, "stream": True, "return_token_ids": True,
+            "stream_options": options | {"continuous_usage_stats": True},
+        }  # fmt: skip
+        response = await http.post(CHAT, json=body)
+        chunks = [json.loads(line.removeprefix("data: ")) for line in response.text.split("\n\n")[:-2]]
+        count = 0
+        for chunk in chunks:
+            count += sum(len(choice.get("token_ids", ())) for choice in chunk["choices"])
+            assert chunk["usage"]["completion_tokens"] == count
+            assert chunk["usage"]["total_tokens"] == chunk["usage"]["prompt_tokens"] + count
+        assert count > 0
+        assert (chunks[-1]["choices"] == []) == last_is_usage
+
+
+async def test_name_reaches_the_server(stub: "chat_pb2_grpc.ChatServiceAsyncStub", http: httpx2.AsyncClient) -> None:
+    message = chat_pb2.Message(role=chat_pb2.ROLE_USER, content="Hello", name="")
+    answer = await stub.CreateChatCompletion(chat_pb2.ChatCompletionRequest(messages=[message], temperature=0))
+    over_http = await http.post(CHAT, json={"messages": [HELLO[0] | {"name": ""}], "temperature": 0})
+    assert over_http.json()["response"] == answer.choices[0].message.content

@@ -24,16 +24,26 @@ BODIES: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": "16"}, "max_tokens: expected an integer from 1 to 2147483647, got a string"),
     ({"top_k": 2**31}, "top_k: expected an integer from -1 to 2147483647, got 2147483648"),
     ({"seed": 2**64}, "seed: expected an integer from"),
-    ({"seed": 1.0}, "seed: expected an integer from"),
+    ({"seed": 1.5}, "seed: expected an integer from"),
+    ({"seed": 2.0**53}, "seed: expected an integer from"),
     ({"stream": "yes"}, "stream: expected true or false, got a string"),
     ({"stream_options": {"include_usage": True}}, "stream_options: only with stream true"),
-    ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x: not a field of this service"),
+    (
+        {"stream": True, "stream_options": {"include_obfuscation": True}},
+        "stream_options.include_obfuscation: not supported; leave it out or send false",
+    ),
+    ({"stream": True, "stream_options": {"include_obfuscation": 0}}, "stream_options.include_obfuscation: not supp"),
     ({"max_tokens": 1, "max_completion_tokens": 2}, "max_completion_tokens: must equal max_tokens"),
     ({"messages": [{"role": "boss", "content": ""}]}, "messages[0].role: expected one of system, user, "),
     ({"messages": [{"role": "user", "content": None}]}, "messages[0].content: expected a string, got null"),
     ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content: expected a string, got 3"),
     ({"messages": [{"role": "user"}]}, "messages[0].content: required"),
-    ({"messages": [{"role": "user", "content": "", "name": "n"}]}, "messages[0].name: not a field of this service"),
+    ({"messages": [{"role": "assistant", "content": None, "refusal": None}]}, "messages[0].content: expected a string"),
+    ({"messages": [{"role": "user", "content": []}]}, "messages[0].content: expected at least 1 text part, got 0"),
+    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text: required"),
+    ({"messages": [{"role": "user", "content": "", "name": 5}]}, "messages[0].name: expected a string, got 5"),
+    ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}, "messages[0].tool_calls: not supported"),
+    ({"messages": [{"role": "assistant", "content": "", "audio": {"id": "a"}}]}, "messages[0].audio: not supported"),
     (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc"}}]}]},
         "messages[0].content[0].type: expected one of text",
@@ -70,16 +80,12 @@ BODIES: list[tuple[dict[str, Any], str]] = [
     ({"resume": {"token_ids": "70"}}, "resume.token_ids: expected a list, got a string"),
     ({"resume": {"token_ids": [70, 1.5]}}, "resume.token_ids[1]: expected an integer from 0 to 2147483647, got 1.5"),
     ({"resume": {"token_ids": [70], "seed": 2**63}}, "resume.seed: expected an integer from -9223372036854775808 to"),
-    ({"resume": {"token_ids": [70], "text": "x"}}, "resume.text: not a field of this service"),
-    ({"messages": [{"role": "user", "content": "", "tool_calls": []}]}, "messages[0].tool_calls: not a field"),
-    ({"n": 2}, "n: not supported"),
+    ({"n": 2}, "n: not supported; leave it out or send 1"),
     ({"n": True}, "n: not supported"),
     ({"tools": [{}]}, "tools: not supported"),
     ({"response_format": {"type": "json_object"}}, "response_format: not supported"),
     ({"store": True}, "store: not supported"),
-    ({"chat_template": "x"}, "chat_template: not a field of this service"),
-    ({"__class__": 1}, "__class__: not a field of this service"),
-    ({"x" * 10_000: 1}, "body: not a field of this service"),
+    ({"chat_template": "x"}, "chat_template: not supported"),
 ]  # fmt: skip
 
 RAW: list[tuple[bytes, str]] = [
@@ -89,6 +95,7 @@ RAW: list[tuple[bytes, str]] = [
     (b"[]", "body: expected an object, got a list"),
     (b'"x"', "expected an object, got a string"),
     (b"\xff\xfe", "body: not valid UTF-8"),
+    (b"\xef\xbb\xbf", "body: not valid JSON"),
     ('{"messages": []}'.encode("utf-16"), "body: not valid UTF-8"),
     ('{"messages": []}'.encode("utf-32-le"), "body: not valid JSON"),
     (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "half of a surrogate pair"),
@@ -128,7 +135,7 @@ async def test_what_is_not_a_json_object_is_refused(body: bytes, message: str, h
 
 
 @pytest.mark.parametrize(
-    "kind", ["text/plain", "application/json; charset=evil", "application/x-www-form-urlencoded", ""]
+    "kind", ["text/plain", "application/jsonx", "text/json", "application/x-www-form-urlencoded", ""]
 )
 async def test_other_content_types_are_refused(kind: str, http: httpx2.AsyncClient) -> None:
     response = await http.post(CHAT, content=json.dumps({"messages": HELLO}), headers={"Content-Type": kind})
@@ -200,7 +207,6 @@ async def test_docs_show_examples_and_need_no_other_host(http: httpx2.AsyncClien
     schema = (await http.get("/openapi.json")).raise_for_status().json()
     [answer] = schema["components"]["schemas"]["ChatCompletion"]["examples"]
     assert ChatCompletion.model_validate(answer).response == answer["choices"][0]["message"]["content"]
-    assert set(schema["paths"]["/v1/chat/completions"]["post"]["responses"]) == {"200", "default"}
     assert "你好" in json.dumps(
         schema["components"]["schemas"]["ChatCompletionRequest"]["examples"], ensure_ascii=False
     )

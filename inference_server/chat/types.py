@@ -19,6 +19,7 @@ class Message:
 
     role: Role
     content: str
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

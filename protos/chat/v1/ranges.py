@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+MAX_NAME_CHARACTERS: Final = 256
 MAX_STOP_TEXTS: Final = 4
 MAX_STOP_CHARACTERS: Final = 1024
 MAX_STOP_TOKEN_IDS: Final = 64

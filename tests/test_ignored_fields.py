@@ -1,0 +1,44 @@
+"""Which fields are unknown, and how often the log is told."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from http_bridge.foreign_fields import NEUTRAL, WITHOUT_EFFECT, is_one_of
+from http_bridge.ignored_fields import IgnoredFieldsLog, ignored_fields
+from http_bridge.schemas import ChatCompletionRequest
+
+
+def test_no_field_is_in_two_tables() -> None:
+    own = set(ChatCompletionRequest.model_fields)
+    assert not own & NEUTRAL.keys()
+    assert not own & WITHOUT_EFFECT
+    assert not NEUTRAL.keys() & WITHOUT_EFFECT
+    assert all(is_one_of(None, values) for values in NEUTRAL.values())
+
+
+def test_log_forgets_after_an_hour_and_holds_no_more_than_it_may(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "http_bridge.ignored_fields")
+    now_s = [0.0]
+    log = IgnoredFieldsLog(lambda: now_s[0])
+    log.note(str(number) for number in range(10_000))
+    assert len(caplog.records) == 512
+    now_s[0] = 3599.0
+    log.note(["0"])
+    assert len(caplog.records) == 512
+    now_s[0] = 3600.0
+    log.note(["0", "0", "new"])
+    assert len(caplog.records) == 514
+
+
+def test_names_that_repeat_are_found_in_one_walk() -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "", "x": 1}] * 3, "x": 1}] * 50_000
+    assert list(ignored_fields({"messages": messages})) == ["messages[].x", "messages[].content[].x"]
+
+
+@pytest.mark.parametrize(
+    "value", [[], 5, "x", None, {"messages": 5}, {"messages": [5, None, [{}]]}, {"stream_options": [1], "resume": "x"}]
+)
+def test_other_shapes_have_no_fields(value: Any) -> None:
+    assert ignored_fields(value) == {}
