@@ -25,7 +25,7 @@ help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 run: $(VENV)/native.built ## Serves chats on HTTP_PORT (8000) and GRPC_PORT (50051); MODEL=DIR serves a checkpoint
-	@exec $(BIN)/python scripts/run.py --model "$(MODEL)" --grpc-port "$(GRPC_PORT)" --http-port "$(HTTP_PORT)"
+	@exec $(BIN)/python -m scripts.run --model "$(MODEL)" --grpc-port "$(GRPC_PORT)" --http-port "$(HTTP_PORT)"
 
 test: $(VENV)/dev.installed ## Runs the tests
 	$(BIN)/python -m pytest
