@@ -23,7 +23,9 @@ _LAST_WORDS_S = 1.0  # for the error events of the answers that were ended
 _LAST_LINES_S = 0.2  # for the log, after a second signal
 _ARRIVING_S = 1.0  # for requests that were on their way when the drain began; they are refused in words
 _BACKLOG = 2048
-_ACCEPTED_AT_ONCE = 8  # some rounds of the loop pass before one is closed: together fewer than descriptors are kept free
+_ACCEPTED_AT_ONCE = (
+    8  # some rounds of the loop pass before one is closed: together fewer than descriptors are kept free
+)
 # Longer than clients keep idle connections (httpx 5 s, load balancers 60): a request that is sent just when the
 # bridge closes its connection is lost.
 _KEEP_ALIVE_S = 75

@@ -39,8 +39,12 @@ def exported(registry: CollectorRegistry, host: str, port: int) -> Iterator[int 
     both = is_ipv6 and socket.has_dualstack_ipv6()  # `::` takes IPv4 too
     listener = socket.create_server((host, port), family=family, dualstack_ipv6=both)
     loop, stopping = asyncio.new_event_loop(), asyncio.Event()
-    work = _serve(registry, listener, stopping)
-    thread = threading.Thread(target=lambda: loop.run_until_complete(work), name="metrics", daemon=True)
+
+    def run() -> None:
+        with contextlib.closing(loop):
+            loop.run_until_complete(_serve(registry, listener, stopping))
+
+    thread = threading.Thread(target=run, name="metrics", daemon=True)
     thread.start()
     try:
         yield listener.getsockname()[1]
@@ -56,6 +60,7 @@ async def _serve(registry: CollectorRegistry, listener: socket.socket, stopping:
         await stopping.wait()
         for connection in list(open_ones):
             connection.close()
+        await asyncio.sleep(0)  # in which they end
 
 
 class _Connection(asyncio.Protocol):
