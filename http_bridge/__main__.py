@@ -12,7 +12,9 @@ from typing import TypeVar
 import click
 
 from http_bridge.config import Settings, command
+from observability.descriptors import raise_descriptor_limit
 from observability.logs import configure_logs
+from observability.stream import leave, unblock
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -52,8 +54,10 @@ def _opened(setting: str, host: str, port: int, open_port: Callable[[], _T]) -> 
 
 def main() -> None:
     """The command line, with errors of one line."""
+    unblock()
+    raise_descriptor_limit()
     # until the server has its own: a container's first process gets no signal that it does not handle
-    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+    signal.signal(signal.SIGTERM, lambda number, frame: leave(0))
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core writes lines of its own, in no format of ours
     gc.disable()  # until it serves: what a start makes stays
     try:

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from http_bridge.drain import Drain
 from http_bridge.exchange import CHAT_PATH, Exchange
-from http_bridge.metrics import Metrics
+from http_bridge.metrics import OTHER_ROUTE, Metrics
 from observability.logs import fields
 
 _log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Accounting:
     def _end(self, exchange: Exchange, scope: Scope) -> None:
         if exchange.is_accepted_chat:
             self._drain.chat_ended()
-        route: str = getattr(scope.get("route"), "path", "other")
+        route: str = getattr(scope.get("route"), "path", OTHER_ROUTE)
         self._metrics.request_ended(route, exchange.status, exchange.elapsed_s)
         if exchange.streams and exchange.status == 200 and exchange.first_byte_s is not None:
             self._metrics.first_chunk(exchange.first_byte_s)

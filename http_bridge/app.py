@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 
 from http_bridge.accounting import Accounting
@@ -54,6 +55,7 @@ def create_app(settings: Settings, metrics: Metrics, drain: Drain) -> FastAPI:
     install_error_handlers(app)
     _add_routes(app)
     describe(app)
+    metrics.know_routes(route.path for route in app.routes if isinstance(route, APIRoute))
     return app
 
 

@@ -1,20 +1,24 @@
 """What the bridge counts, for Prometheus. Labels come from the code alone, never from a request."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import grpc
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import Counter, Gauge, Histogram
 
-from observability.exporter import LATENCY_BUCKETS_S
+from observability.registry import LATENCY_BUCKETS_S, program_registry
+
+# Every status that an answer may have. Their series begin with 0, so that rate() sees the first error too.
+_STATUSES = (200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 499, 500, 501, 503, 504)
+_PACKAGES = ("fastapi", "uvicorn", "grpcio")
+OTHER_ROUTE = "other"
 
 
 class Metrics:
     """One program's counters, in a registry of their own."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self.registry = program_registry("bridge", _PACKAGES)
         self._requests = Counter(
             "bridge_requests", "Answered HTTP requests.", ["route", "status"], registry=self.registry
         )
@@ -37,6 +41,19 @@ class Metrics:
         self._upstream_errors = Counter(
             "bridge_upstream_errors", "gRPC calls that failed, by status.", ["code"], registry=self.registry
         )
+        self.upstream_ready = Gauge(
+            "bridge_upstream_ready", "1 while any server reports that it serves chats.", registry=self.registry
+        )
+        for code in grpc.StatusCode:
+            if code is not grpc.StatusCode.OK:
+                self._upstream_errors.labels(code.name)
+
+    def know_routes(self, routes: Iterable[str]) -> None:
+        """Begins the series of these routes, and of requests that fit none."""
+        for route in (*routes, OTHER_ROUTE):
+            self._duration.labels(route)
+            for status in _STATUSES:
+                self._requests.labels(route, str(status))
 
     @contextlib.contextmanager
     def in_progress(self) -> Iterator[None]:

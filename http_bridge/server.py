@@ -1,7 +1,7 @@
 """The HTTP server: uvicorn with bounded requests and a drain that keeps the port open until the last answer is sent."""
 
+import asyncio
 import logging
-import os
 import socket
 from functools import partial
 from types import FrameType
@@ -12,14 +12,20 @@ import uvicorn
 
 from http_bridge.app import create_app
 from http_bridge.config import Settings
+from http_bridge.connections import Crowd, CrowdedProtocol
 from http_bridge.drain import Drain
 from http_bridge.metrics import Metrics
-from http_bridge.protocol import BoundedProtocol
+from observability.descriptors import LoopErrors, connection_limit
+from observability.stream import leave
 
 _log = logging.getLogger(__name__)
 _LAST_WORDS_S = 1.0  # for the error events of the answers that were ended
+_LAST_LINES_S = 0.2  # for the log, after a second signal
 _ARRIVING_S = 1.0  # for requests that were on their way when the drain began; they are refused in words
 _BACKLOG = 2048
+_ACCEPTED_AT_ONCE = (
+    8  # some rounds of the loop pass before one is closed: together fewer than descriptors are kept free
+)
 # Longer than clients keep idle connections (httpx 5 s, load balancers 60): a request that is sent just when the
 # bridge closes its connection is lost.
 _KEEP_ALIVE_S = 75
@@ -30,7 +36,8 @@ class BridgeServer(uvicorn.Server):
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.drain = Drain(settings.drain_timeout_s)
-        protocol: Any = partial(BoundedProtocol, read_timeout_s=settings.read_timeout_s)
+        crowd = Crowd(connection_limit())
+        protocol: Any = partial(CrowdedProtocol, crowd=crowd, read_timeout_s=settings.read_timeout_s)
         config = uvicorn.Config(
             create_app(settings, metrics, self.drain),
             http=protocol,
@@ -38,15 +45,22 @@ class BridgeServer(uvicorn.Server):
             access_log=False,
             log_config=None,
             server_header=False,
+            backlog=_ACCEPTED_AT_ONCE,
             timeout_graceful_shutdown=1,
             timeout_keep_alive=_KEEP_ALIVE_S,
         )
         super().__init__(config)
         self._is_told = False
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(LoopErrors())
+        await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(_BACKLOG)  # uvicorn's is also how many connections are accepted before any is looked at
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.drain.is_draining:
-            os._exit(1)
+            leave(1, _LAST_LINES_S)
         self.drain.begin()
 
     async def on_tick(self, counter: int) -> bool:

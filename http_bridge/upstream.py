@@ -50,6 +50,7 @@ class Upstream:
         self._any = grpc.aio.insecure_channel(target, options=_OPTIONS)
         self._serving = grpc.aio.insecure_channel(target, options=(*_OPTIONS, _ONLY_SERVING))
         self._any_stub: chat_pb2_grpc.ChatServiceAsyncStub = chat_pb2_grpc.ChatServiceStub(self._any)
+        metrics.upstream_ready.set_function(self._is_serving)
         self._serving_stub: chat_pb2_grpc.ChatServiceAsyncStub = chat_pb2_grpc.ChatServiceStub(self._serving)
 
     async def close(self) -> None:
@@ -58,8 +59,11 @@ class Upstream:
 
     @property
     def _chat_stub(self) -> "chat_pb2_grpc.ChatServiceAsyncStub":
-        is_there = self._serving.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
-        return self._serving_stub if is_there else self._any_stub
+        return self._serving_stub if self._is_serving() else self._any_stub
+
+    def _is_serving(self) -> bool:
+        """Whether any server says that it is SERVING. The metrics' thread asks too."""
+        return self._serving.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
 
     async def model(self) -> chat_pb2.GetModelResponse:
         """What is served. Raises ApiError."""

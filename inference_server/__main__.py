@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import sys
@@ -12,7 +11,9 @@ import click
 from inference_server.checkpoint.check import require_usable
 from inference_server.config import Settings, command
 from inference_server.errors import StartupError
+from observability.descriptors import raise_descriptor_limit
 from observability.logs import configure_logs
+from observability.stream import leave, unblock
 
 # After a step's computation the engine's thread wants Python's lock back from those that serve its tokens: 5 ms, which
 # Python gives them, are half a step of a small model.
@@ -28,8 +29,7 @@ def run(settings: Settings) -> None:
     except StartupError as error:
         print(f"inference_server: {error}", file=sys.stderr)
         exit_code = 2
-    logging.shutdown()
-    os._exit(exit_code)  # a load or a step that is stuck must not keep the process
+    leave(exit_code)  # a load or a step that is stuck must not keep the process
 
 
 def _served(settings: Settings) -> int:
@@ -46,8 +46,10 @@ def _served(settings: Settings) -> int:
 
 def main() -> None:
     """The command line, with errors of one line."""
+    unblock()
+    raise_descriptor_limit()
     # until the server has its own: a container's first process gets no signal that it does not handle
-    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+    signal.signal(signal.SIGTERM, lambda number, frame: leave(0))
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core writes lines of its own about a busy port
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on the CPU takes memory in large pages
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # between steps others want the cores: threads sleep after 30 us

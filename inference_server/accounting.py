@@ -66,6 +66,8 @@ class Accounting:
             self._metrics.first_token_s.observe(timings.time_to_first_token_ms / 1e3)
         if completion.finish_reason:
             self._metrics.end_to_end_s.observe(total_s)
+            self._metrics.prompt_tokens.observe(completion.prompt_token_count)
+            self._metrics.generation_tokens.observe(completion.token_count)
         _log.info(
             "chat",
             extra=fields(

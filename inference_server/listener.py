@@ -10,6 +10,7 @@ from inference_server.health import HealthServicer
 from inference_server.reflection import add_reflection
 from inference_server.service_state import ServiceState
 from inference_server.servicer import ChatServicer
+from observability.descriptors import connection_limit
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 
 CHAT_SERVICE = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
@@ -17,6 +18,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.so_reuseport", 0),  # or two servers would share a port in silence
     # a bridge brings all its chats on one connection: those that run, those that wait, and health
     ("grpc.max_concurrent_streams", 1024),
+    ("grpc.server_handshake_timeout_ms", 10_000),  # a connection that says nothing; gRPC's own is 120 s
     ("grpc.max_connection_idle_ms", 10 * 60_000),
     ("grpc.max_connection_age_ms", 30 * 60_000),  # so that clients find new replicas
     ("grpc.max_connection_age_grace_ms", 3600_000),
@@ -32,7 +34,11 @@ _CHANNEL_OPTIONS = (
 
 def grpc_server(settings: Settings, servicer: ChatServicer, state: ServiceState) -> grpc.aio.Server:
     """A server with all services on it, not yet started."""
-    options = (*_CHANNEL_OPTIONS, ("grpc.max_receive_message_length", settings.max_message_bytes))
+    options = (
+        *_CHANNEL_OPTIONS,
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_allowed_incoming_connections", connection_limit()),  # others are closed at once
+    )
     server = grpc.aio.server(interceptors=[ErrorBoundary()], options=options)
     chat_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(state, CHAT_SERVICE), server)

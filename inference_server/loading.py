@@ -164,7 +164,7 @@ def assemble(
     limits = QueueLimits(settings.max_queued_requests, settings.max_queued_tokens)
     delay_s = settings.max_chunk_delay_ms / 1000
     niceness = _CPU_NICENESS if parts.model.device.type == "cpu" else 0
-    engine = Engine(step, parts.scheduler, limits, on_failure, metrics.step_s.observe, delay_s, niceness, parts.pace)
+    engine = Engine(step, parts.scheduler, limits, on_failure, metrics.observe_step, delay_s, niceness, parts.pace)
     engine.start()
     bare = served_name.removeprefix("Qwen/")
     names = (served_name, bare, f"Qwen/{bare}")
@@ -173,7 +173,7 @@ def assemble(
     return engine, LoadedService(
         completions=Completions(
             engine, parts.encoder, parts.vocabulary, parts.defaults, names, parts.max_context_tokens,
-            parts.scheduler.stop_token_ids, metrics.gap_s.observe,
+            parts.scheduler.stop_token_ids, metrics.observe_gap,
         ),
         dtype=dtype,
         device=device,

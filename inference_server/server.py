@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine
@@ -25,6 +24,7 @@ from inference_server.service_state import Phase, ServiceState
 from inference_server.servicer import ChatServicer, ServedModel
 from inference_server.watchdog import watch
 from observability.exporter import exported
+from observability.stream import leave
 
 if TYPE_CHECKING:
     from inference_server.engine.engine import Engine
@@ -38,6 +38,7 @@ _WARM_UP = ChatRequest(
     max_tokens=2, stop=(), ignore_eos=True, return_token_ids=False,
 )  # fmt: skip
 _REFUSING_S = 2.0  # how long a draining server refuses new chats itself before it sends clients away
+_LAST_WORDS_S = 0.2  # for the log, after a second signal
 _CLOSE_S = 0.5  # for calls that are left after the drain, and for watchers of health
 
 
@@ -108,6 +109,7 @@ class _Life:
         completion = await loaded.completions.open(_WARM_UP)
         async for _ in completion.deltas():
             pass
+        self.metrics.start_counting()
         gc.freeze()  # nobody looks for garbage in what has been loaded
         gc.enable()
         self.state.enter(Phase.READY)
@@ -122,7 +124,7 @@ def _on_signals(stopping: asyncio.Event) -> None:
     def on_signal() -> None:
         if stopping.is_set():
             restore_cursor()
-            os._exit(1)
+            leave(1, _LAST_WORDS_S)
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

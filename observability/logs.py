@@ -9,6 +9,8 @@ import logging
 import sys
 from typing import Any
 
+from observability.stream import NonBlockingStream
+
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
     0x2028: "\\u2028",
     0x2029: "\\u2029",
@@ -17,9 +19,16 @@ _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} |
 
 def configure_logs(level: str, log_format: str) -> None:
     """To be called once, by the program. level: debug to error. log_format: text or json."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    handler, formatter = logging.StreamHandler(sys.stderr), JsonFormatter() if log_format == "json" else TextFormatter()
+    handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    if isinstance(sys.stderr, NonBlockingStream):
+        sys.stderr.notice = lambda count: formatter.format(_dropped(count)) + "\n"
+
+
+def _dropped(count: int) -> logging.LogRecord:
+    said = "dropped %d log lines, because stderr was not read or could not be written"
+    return logging.LogRecord(__name__, logging.WARNING, __file__, 0, said, (count,), None)
 
 
 def fields(**named: object) -> dict[str, dict[str, object]]:

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from observability.stream import unblock
+
 _POLL_S = 0.1
 _AT_ONCE_S = 0.25
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -74,6 +76,8 @@ def _is_pending(process_id: int) -> bool:
 
 def main() -> int:
     """Returns the exit code: 0 after a signal, else that of the program that ended by itself."""
+    unblock("stdout")
+    unblock("stderr")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--grpc-port", default="50051")

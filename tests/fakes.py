@@ -142,15 +142,16 @@ async def in_process_service(
     metrics = Metrics(state)
     engine = engine_over(
         runner, lambda _: state.enter(Phase.FAILED), max_sequences=max_sequences, queue=queue,
-        on_step=metrics.step_s.observe,
+        on_step=metrics.observe_step,
     )  # fmt: skip
     servicer = ChatServicer(ServedModel("fake", "", 1024, 4 * 2**20, max_request_s), state, Accounting(metrics))
     encoder, defaults = PromptEncoder(CHECKPOINT_DIR), SamplingDefaults(0.0, 1.0, 0, 0.0, 1.0)
     completions = Completions(
         engine, encoder, Vocabulary(encoder.tokenizer), defaults, ("fake",), 32_768, frozenset({0}),
-        metrics.gap_s.observe,
+        metrics.observe_gap,
     )  # fmt: skip
     metrics.describe({"model_name": "fake"}, lambda: engine.use)
+    metrics.start_counting()
     servicer.loaded = LoadedService(completions, "float32", "cpu", lambda: engine.use, {})
     server = grpc_server(settings(), servicer, state)
     grpc_port = server.add_insecure_port("127.0.0.1:0")

@@ -38,7 +38,7 @@ def by_status(registry: CollectorRegistry, route: str = CHAT) -> dict[str, float
     return {
         dict(labels)["status"]: value
         for (name, labels), value in samples(registry).items()
-        if name == "bridge_requests_total" and dict(labels)["route"] == route
+        if name == "bridge_requests_total" and dict(labels)["route"] == route and value
     }
 
 
@@ -131,7 +131,7 @@ async def test_metrics_are_served_on_a_port_of_their_own(free_port: int) -> None
                 assert {"bridge_requests", "bridge_requests_in_progress", "process_resident_memory_bytes"} <= set(
                     families
                 )
-                [counted] = [one for one in families["bridge_requests"].samples if one.name == "bridge_requests_total"]
+                [counted] = [one for one in families["bridge_requests"].samples if one.value]
                 assert (counted.labels, counted.value) == ({"route": CHAT, "status": "200"}, 1)
                 assert "Hello" not in scraped.text
                 assert (await client.get(f"http://127.0.0.1:{port}/metrics")).status_code == 404
@@ -145,3 +145,28 @@ def test_busy_metrics_port_is_one_line_and_exit_code_2(busy_port: int) -> None:
     assert code == 2
     assert len(output.splitlines()) == 1
     assert f"--metrics-port {busy_port}: cannot listen" in output
+
+
+async def test_every_error_series_begins_with_0_so_that_the_first_error_shows_in_a_rate() -> None:
+    async with fake_upstream() as upstream, in_process_bridge(upstream.address) as bridge:
+        begun = {key for key, value in samples(bridge.metrics.registry).items() if value == 0}
+        for code in grpc.StatusCode:
+            labels = (("code", code.name),)
+            assert (("bridge_upstream_errors_total", labels) in begun) == (code is not grpc.StatusCode.OK)
+        for route in (CHAT, "/v1/models", "/health", "/livez", "other"):
+            for status in ("400", "404", "429", "499", "500", "503", "504"):
+                assert ("bridge_requests_total", (("route", route), ("status", status))) in begun
+        before = set(samples(bridge.metrics.registry))
+        async with httpx2.AsyncClient(base_url=bridge.url, timeout=30) as client:
+            for code in grpc.StatusCode:
+                if code is not grpc.StatusCode.OK:
+                    upstream.refusal = (code, "no", None)
+                    await client.post(CHAT, json=BODY)
+        assert set(samples(bridge.metrics.registry)) == before
+
+
+async def test_the_bridge_tells_whether_a_server_is_ready() -> None:
+    async with fake_upstream() as upstream, in_process_bridge(upstream.address) as bridge:
+        await until(lambda: samples(bridge.metrics.registry)["bridge_upstream_ready", ()] == 1)
+    async with in_process_bridge("127.0.0.1:1") as bridge:
+        assert samples(bridge.metrics.registry)["bridge_upstream_ready", ()] == 0

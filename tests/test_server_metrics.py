@@ -4,11 +4,13 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 
 import grpc
 import httpx2
 import pytest
 from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from inference_server.metrics import OUTCOMES
 from observability.logs import JsonFormatter, TextFormatter, fields
@@ -17,6 +19,8 @@ from tests.fakes import FakeRunner, InProcessService, in_process_service, until
 from tests.programs import Program, start_server
 from tests.test_admission import ask
 from tests.test_cancel import ASK
+
+COUNTING = ("counter", "histogram")
 
 
 @pytest.fixture
@@ -74,6 +78,26 @@ async def test_metrics_tell_what_happened() -> None:
         assert read["chat_kv_cache_used_blocks"] == 0
         assert read["chat_kv_cache_blocks"] == 4096
         assert read["chat_ready"] == 1
+        assert read["chat_request_prompt_tokens_count"] == read["chat_request_generation_tokens_count"] == 5
+        assert read["chat_request_generation_tokens_sum"] == 50
+        assert read["chat_request_prompt_tokens_sum"] == read["chat_prompt_tokens_total"]
+        assert read['chat_request_generation_tokens_bucket{le="10.0"}'] == 5
+        assert read['chat_request_generation_tokens_bucket{le="5.0"}'] == 0
+        assert not [name for name in read if "_created" in name]
+
+
+def assert_a_fresh_start(page: str) -> None:
+    """What the engine does to warm up is not counted: all but gauges are 0."""
+    families = {family.name: family for family in text_string_to_metric_families(page)}
+    counting = [family for name, family in families.items() if name.startswith("chat_") and family.type in COUNTING]
+    assert {"chat_generation_tokens", "chat_engine_step_seconds", "chat_inter_token_latency_seconds"} <= {
+        family.name for family in counting
+    }
+    assert [sample for family in counting for sample in family.samples if sample.value] == []
+    assert families["process_resident_memory_bytes"].samples[0].value > 2**20
+    [build] = families["chat_build_info"].samples
+    assert build.labels["torch_version"] == version("torch")
+    assert set(build.labels) == {"python_version", "torch_version", "transformers_version", "grpcio_version"}
 
 
 async def test_nothing_that_a_client_sends_becomes_a_series() -> None:
@@ -93,7 +117,8 @@ async def test_the_program_serves_metrics_on_a_port_of_their_own() -> None:
     program, port = start_server("--metrics-port", str(metrics_port), "--log-format", "json")
     try:
         program.wait_for('"message": "ready: demo')
-
+        async with httpx2.AsyncClient() as client:
+            assert_a_fresh_start((await client.get(f"http://127.0.0.1:{metrics_port}/metrics")).text)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             sent = (("x-request-id", "abc-1"),)
             await chat_pb2_grpc.ChatServiceStub(channel).CreateChatCompletion(ask(), metadata=sent)
