@@ -13,6 +13,7 @@ import click
 
 from http_bridge.config import Settings, command
 from observability.logs import configure_logs
+from observability.signals import ENDING
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -39,6 +40,8 @@ def run(settings: Settings) -> None:
         gc.freeze()  # nobody looks for garbage in what has been imported
         gc.enable()
         server.run(sockets=[listener])
+        for number in ENDING:  # Python's end gives the others back to the system, where they kill
+            signal.signal(number, signal.SIG_IGN)
     _log.info("ended")
 
 
@@ -53,7 +56,8 @@ def _opened(setting: str, host: str, port: int, open_port: Callable[[], _T]) -> 
 def main() -> None:
     """The command line, with errors of one line."""
     # until the server has its own: a container's first process gets no signal that it does not handle
-    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+    for number in ENDING:
+        signal.signal(number, lambda number, frame: os._exit(0))
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core writes lines of its own, in no format of ours
     gc.disable()  # until it serves: what a start makes stays
     try:

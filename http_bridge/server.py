@@ -1,8 +1,10 @@
 """The HTTP server: uvicorn with bounded requests and a drain that keeps the port open until the last answer is sent."""
 
+import asyncio
 import logging
 import os
 import socket
+import threading
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -15,9 +17,11 @@ from http_bridge.config import Settings
 from http_bridge.drain import Drain
 from http_bridge.metrics import Metrics
 from http_bridge.protocol import BoundedProtocol
+from observability.signals import EndSignals
 
 _log = logging.getLogger(__name__)
 _LAST_WORDS_S = 1.0  # for the error events of the answers that were ended
+_HURRIED_WORDS_S = 0.5  # for the same after a second signal
 _ARRIVING_S = 1.0  # for requests that were on their way when the drain began; they are refused in words
 _BACKLOG = 2048
 # Longer than clients keep idle connections (httpx 5 s, load balancers 60): a request that is sent just when the
@@ -26,7 +30,7 @@ _KEEP_ALIVE_S = 75
 
 
 class BridgeServer(uvicorn.Server):
-    """The first signal drains, the second one ends the process at once, whatever still runs."""
+    """The first signal drains. A later one ends running answers with an error event, then the process, within 0.5 s."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.drain = Drain(settings.drain_timeout_s)
@@ -37,20 +41,32 @@ class BridgeServer(uvicorn.Server):
             ws="none",
             access_log=False,
             log_config=None,
+            workers=1,  # or uvicorn reads WEB_CONCURRENCY, which may be no number
             server_header=False,
             timeout_graceful_shutdown=1,
             timeout_keep_alive=_KEEP_ALIVE_S,
         )
         super().__init__(config)
         self._is_told = False
+        self._is_hurried = False
+        self._end_signals = EndSignals(self.drain.begin, self._hurry)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.drain.is_draining:
+        self._end_signals.on_signal(sig, frame)
+
+    def _hurry(self) -> None:
+        if self._is_hurried:
             os._exit(1)
-        self.drain.begin()
+        self._is_hurried = True
+        threading.Timer(_HURRIED_WORDS_S, os._exit, (1,)).start()  # also if the loop is blocked
 
     async def on_tick(self, counter: int) -> bool:
         """Every 0.1 s: whether to end."""
+        if self._is_hurried:
+            self.drain.end()
+            await asyncio.sleep(0)
+            if not self.drain.is_busy and not self._unsent():
+                os._exit(1)
         return await super().on_tick(counter) or (self.drain.is_draining and self._is_drained())
 
     def _is_drained(self) -> bool:

@@ -12,6 +12,7 @@ import click
 from inference_server.config import Settings, command
 from inference_server.errors import StartupError
 from observability.logs import configure_logs
+from observability.signals import ENDING
 
 # After a step's computation the engine's thread wants Python's lock back from those that serve its tokens: 5 ms, which
 # Python gives them, are half a step of a small model.
@@ -38,7 +39,8 @@ def run(settings: Settings) -> None:
 def main() -> None:
     """The command line, with errors of one line."""
     # until the server has its own: a container's first process gets no signal that it does not handle
-    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+    for number in ENDING:
+        signal.signal(number, lambda number, frame: os._exit(0))
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core writes lines of its own about a busy port
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on the CPU takes memory in large pages
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # between steps others want the cores: threads sleep after 30 us

@@ -5,7 +5,6 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -25,6 +24,7 @@ from inference_server.service_state import Phase, ServiceState
 from inference_server.servicer import ChatServicer, ServedModel
 from inference_server.watchdog import watch
 from observability.exporter import exported
+from observability.signals import EndSignals
 
 if TYPE_CHECKING:
     from inference_server.engine.engine import Engine
@@ -119,14 +119,17 @@ class _Life:
 
 
 def _on_signals(stopping: asyncio.Event) -> None:
-    def on_signal() -> None:
-        if stopping.is_set():
-            restore_cursor()
-            os._exit(1)
-        stopping.set()
+    loop = asyncio.get_running_loop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    def begin() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process is about to end
+            loop.call_soon_threadsafe(stopping.set)
+
+    def hurry() -> None:
+        restore_cursor()
+        os._exit(1)
+
+    EndSignals(begin, hurry).install()
 
 
 def _served_model(settings: Settings) -> ServedModel:
