@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from http_bridge.hosts import problem_of_allowed_host
+from protos.chat.v1.target import problem_of_target
 
 _ENVIRONMENT = "BRIDGE"
 
@@ -36,6 +37,12 @@ def _setting(name: str, **options: Any) -> Callable[[Callable[..., None]], Calla
     return click.option(name, envvar=variable, show_envvar=True, **({"show_default": True} | options))
 
 
+def _checked_target(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if problem := problem_of_target(value):
+        raise click.BadParameter(f'{problem}; got "{value}"')
+    return value
+
+
 def _host_names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
     names = tuple(name.strip().lower() for name in (value or "").split(",") if name.strip())
     for name in names:
@@ -48,7 +55,12 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
     """The command line whose settings are given to `serve`."""
 
     @click.command(name="python -m http_bridge", help="Serves OpenAI's chat JSON over HTTP from a chat.v1 gRPC server.")
-    @_setting("--target", default="localhost:50051", help="The gRPC server, as host:port or a gRPC name.")
+    @_setting(
+        "--target",
+        default="localhost:50051",
+        callback=_checked_target,
+        help="The gRPC server, as HOST:PORT or a gRPC name such as dns:///HOST:PORT.",
+    )
     @_setting("--host", default="0.0.0.0", help="Address to listen on.")
     @_setting("--port", default=8000, type=click.IntRange(0, 65535), help="HTTP port; 0 takes a free one.")
     @_setting(
