@@ -12,6 +12,7 @@ from typing import TypeVar
 import click
 
 from http_bridge.config import Settings, command
+from observability.addresses import host_and_port, usable_host
 from observability.logs import configure_logs
 from observability.signals import ENDING
 
@@ -28,14 +29,14 @@ def run(settings: Settings) -> None:
     from http_bridge.server import BridgeServer, listen
     from observability.exporter import exported
 
-    host, port, metrics = settings.host, settings.port, Metrics()
+    host, port, metrics = usable_host(settings.host), settings.port, Metrics()
     with contextlib.ExitStack() as stack:
         listener = _opened("--port", host, port, lambda: listen(host, port))
         exporting = exported(metrics.registry, host, settings.metrics_port)
         metrics_port = _opened("--metrics-port", host, settings.metrics_port, lambda: stack.enter_context(exporting))
-        _log.info("HTTP on %s:%d for %s", host, listener.getsockname()[1], settings.target)
+        _log.info("HTTP on %s for %s", host_and_port(host, listener.getsockname()[1]), settings.target)
         if metrics_port:
-            _log.info("metrics on %s:%d", host, metrics_port)
+            _log.info("metrics on %s", host_and_port(host, metrics_port))
         server = BridgeServer(settings, metrics)
         gc.freeze()  # nobody looks for garbage in what has been imported
         gc.enable()
@@ -49,7 +50,8 @@ def _opened(setting: str, host: str, port: int, open_port: Callable[[], _T]) -> 
     try:
         return open_port()
     except OSError as error:
-        print(f"http_bridge: {setting} {port}: cannot listen on {host}:{port}: {error.strerror}", file=sys.stderr)
+        place = host_and_port(host, port)
+        print(f"http_bridge: {setting} {port}: cannot listen on {place}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -101,8 +101,8 @@ class BridgeServer(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Raises OSError where the port is taken."""
+    """Listens there; `::` is every address of IPv6 and IPv4, as in gRPC. Raises OSError if the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=host == "::")
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # without it each answer waits 40 ms for an ACK
     return listener

@@ -16,19 +16,21 @@ from tests.hub import REPOSITORY, running_hub
 from tests.programs import ROOT, Program, start_bridge
 
 GOOD = [
-    "localhost:50051", "LOCALHOST:50051", "inference:50051", "inference.qwen3-chat.svc.cluster.local:50051", "a_b.c:1",
-    "127.0.0.1:50051", "[::1]:50051", "[fe80::1%eth0]:50051", "host.:50051", "dns:localhost:50051",
-    "dns:///inference:50051", "dns:///[::1]:50051", "dns://10.0.0.10/inference:50051", "dns://10.0.0.10:53/inference:50051",
-    "ipv4:127.0.0.1:50051", "ipv4:127.0.0.1:50051,127.0.0.2:50052", "ipv6:[::1]:50051", "ipv6:[::1]:50051,[fd00::1]:50051", "unix:chat.sock",
-    "unix:/run/chat.sock", "unix:///run/chat.sock", "unix-abstract:chat",
+    "localhost:50051", "LOCALHOST:50051", "inference:50051", "inference.qwen3-chat.svc.cluster.local:50051",
+    "a_b.c:1", "127.0.0.1:50051", "[::1]:50051", "[fe80::1%eth0]:50051", "host.:50051", "dns:localhost:50051",
+    "dns:///inference:50051", "dns:///[::1]:50051", "dns://10.0.0.10/inference:50051",
+    "dns://10.0.0.10:53/inference:50051", "ipv4:127.0.0.1:50051", "ipv4:127.0.0.1:50051,127.0.0.2:50052",
+    "ipv6:[::1]:50051", "ipv6:[::1]:50051,[fd00::1]:50051", "unix:chat.sock", "unix:/run/chat.sock",
+    "unix:///run/chat.sock", "unix-abstract:chat",
 ]  # fmt: skip
 BAD = [
     "", " ", "localhost", "localhost:", ":50051", "localhost:http", "localhost:0", "localhost:65536", "localhost:-1",
     "localhost:50051/v1", "local host:50051", "localhost:50051 ", "::1:50051", "[::1]", "[::g]:50051",
-    "[127.0.0.1]:50051", "user@localhost:50051", "a:1,b:2", "dns:", "dns:///", "dns:///inference", "dns:/inference:50051",
-    "dns://inference:50051", "ipv4:localhost:50051", "ipv4:127.0.0.1", "ipv4:[::1]:50051", "ipv4:1.2.3.4:5,", "ipv6:::1:50051", "ipv6:127.0.0.1:1",
-    "unix:", "unix://host/x", "tcp://localhost:50051", "ftp://x", "http:localhost", "http://localhost:50051",
-    "https://localhost:50051", "-a:50051", "a..b:50051", "a" * 64 + ":50051", "ä:50051", "localhost:50051\n",
+    "[127.0.0.1]:50051", "user@localhost:50051", "a:1,b:2", "dns:", "dns:///", "dns:///inference",
+    "dns:/inference:50051", "dns://inference:50051", "ipv4:localhost:50051", "ipv4:127.0.0.1", "ipv4:[::1]:50051",
+    "ipv4:1.2.3.4:5,", "ipv6:::1:50051", "ipv6:127.0.0.1:1", "unix:", "unix://host/x", "tcp://localhost:50051",
+    "ftp://x", "http:localhost", "http://localhost:50051", "https://localhost:50051", "-a:50051", "a..b:50051",
+    "a" * 64 + ":50051", "ä:50051", "localhost:50051\n",
 ]  # fmt: skip
 SOCKS = {name: "socks5://127.0.0.1:9" for name in ("ALL_PROXY", "all_proxy")}
 BROKEN = [SOCKS, {"ALL_PROXY": "foo://127.0.0.1:9"}, {"HTTP_PROXY": "http://[::1"}, {"https_proxy": "socks4://x"}]

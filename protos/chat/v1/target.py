@@ -7,7 +7,9 @@ port 443. https://grpc.github.io/grpc/core/md_doc_naming.html
 import ipaddress
 import re
 
-EXPECTED = "expected HOST:PORT, [IPV6]:PORT, dns:///HOST:PORT, ipv4:ADDRESS:PORT,ADDRESS:PORT, ipv6:[ADDRESS]:PORT or unix:PATH"
+EXPECTED = (
+    "expected HOST:PORT, [IPV6]:PORT, dns:///HOST:PORT, ipv4:ADDRESS:PORT,..., ipv6:[ADDRESS]:PORT,... or unix:PATH"
+)
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
 _SCHEME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract):(.+)", re.DOTALL)
 _HTTP = re.compile(r"https?:", re.IGNORECASE)
