@@ -14,6 +14,7 @@ import click
 
 from clients.conversation import encodable
 from protos.chat.v1.ranges import RANGES
+from protos.chat.v1.target import problem_of_target
 
 _ENVIRONMENT = "CHAT"
 _HELP = """Chats with a model in the terminal.
@@ -56,7 +57,15 @@ def _integer(field: str) -> click.ParamType[int]:
 
 def is_http(target: str) -> bool:
     """Whether the target is the bridge's address; else it is a gRPC server's."""
-    return target.startswith(("http://", "https://"))
+    return target.lower().startswith(("http://", "https://"))
+
+
+def _checked_target(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """An http:// address is looked at by the transport that takes it."""
+    problem = None if is_http(value) else problem_of_target(value)
+    if problem:
+        raise click.BadParameter(f'{problem}; got "{value}"; the bridge is reached at http://HOST:PORT')
+    return value
 
 
 def _default_history_file() -> str:
@@ -79,6 +88,7 @@ def command(chat: Callable[[Settings], None]) -> click.Command:
     @_setting(
         "--target",
         default="localhost:50051",
+        callback=_checked_target,
         help="The service: HOST:PORT is gRPC, an http:// address is the bridge.",
     )
     @_setting("--model", show_default="the served one", help="Name of the model that shall answer.")

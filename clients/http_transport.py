@@ -10,6 +10,7 @@ import httpx2
 
 from clients.conversation import Turn
 from clients.transports import AnswerEnd, AnswerOptions, ServedModel, ServiceError
+from protos.chat.v1.target import is_this_machine
 
 _SHORT_S = 5.0
 _TIMEOUT = httpx2.Timeout(_SHORT_S, read=None)  # a long prompt may take its time
@@ -29,7 +30,7 @@ class HttpTransport:
         self._url = url.rstrip("/").removesuffix("/v1")
         self.place = f"{self._url} over HTTP"
         self._options = {name: value for name, value in asdict(options).items() if value is not None}
-        self._client = httpx2.AsyncClient(base_url=self._url, timeout=_TIMEOUT)
+        self._client = _client(self._url)
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -74,12 +75,27 @@ class HttpTransport:
 
 def _check(url: str) -> None:
     try:
-        if httpx2.URL(url).host:
-            return
-        problem = "no host in it"
+        address = httpx2.URL(url)
     except httpx2.InvalidURL as error:
-        problem = str(error)
-    raise ServiceError(f"--target {url}: {problem}")
+        raise ServiceError(f"--target {url}: {error}") from error
+    if not address.host:
+        raise ServiceError(f"--target {url}: no host in it")
+    if address.port is not None and not 0 < address.port < 65536:
+        raise ServiceError(f"--target {url}: expected a port from 1 to 65535")
+    if address.query or address.fragment:
+        raise ServiceError(f"--target {url}: expected an address without ? and #, such as http://localhost:8000")
+
+
+def _client(url: str) -> httpx2.AsyncClient:
+    """Raises ServiceError if the environment names a proxy that cannot be used. This machine is reached without one."""
+    direct = httpx2.AsyncHTTPTransport() if is_this_machine(httpx2.URL(url).host) else None
+    try:
+        return httpx2.AsyncClient(base_url=url, timeout=_TIMEOUT, transport=direct)
+    except (ValueError, ImportError, httpx2.InvalidURL) as error:
+        raise ServiceError(
+            "a proxy of the environment cannot be used: HTTP_PROXY, HTTPS_PROXY and ALL_PROXY may be http:// and "
+            "https:// addresses; unset the others"
+        ) from error
 
 
 async def _pieces(response: httpx2.Response) -> AsyncGenerator[str | AnswerEnd]:

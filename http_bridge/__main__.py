@@ -12,8 +12,10 @@ from typing import TypeVar
 import click
 
 from http_bridge.config import Settings, command
+from observability.addresses import host_and_port, usable_host
 from observability.descriptors import raise_descriptor_limit
 from observability.logs import configure_logs
+from observability.signals import ENDING
 from observability.stream import leave, unblock
 
 _log = logging.getLogger(__name__)
@@ -29,18 +31,20 @@ def run(settings: Settings) -> None:
     from http_bridge.server import BridgeServer, listen
     from observability.exporter import exported
 
-    host, port, metrics = settings.host, settings.port, Metrics()
+    host, port, metrics = usable_host(settings.host), settings.port, Metrics()
     with contextlib.ExitStack() as stack:
         listener = _opened("--port", host, port, lambda: listen(host, port))
         exporting = exported(metrics.registry, host, settings.metrics_port)
         metrics_port = _opened("--metrics-port", host, settings.metrics_port, lambda: stack.enter_context(exporting))
-        _log.info("HTTP on %s:%d for %s", host, listener.getsockname()[1], settings.target)
+        _log.info("HTTP on %s for %s", host_and_port(host, listener.getsockname()[1]), settings.target)
         if metrics_port:
-            _log.info("metrics on %s:%d", host, metrics_port)
+            _log.info("metrics on %s", host_and_port(host, metrics_port))
         server = BridgeServer(settings, metrics)
         gc.freeze()  # nobody looks for garbage in what has been imported
         gc.enable()
         server.run(sockets=[listener])
+        for number in ENDING:  # Python's end gives the others back to the system, where they kill
+            signal.signal(number, signal.SIG_IGN)
     _log.info("ended")
 
 
@@ -48,7 +52,8 @@ def _opened(setting: str, host: str, port: int, open_port: Callable[[], _T]) -> 
     try:
         return open_port()
     except OSError as error:
-        print(f"http_bridge: {setting} {port}: cannot listen on {host}:{port}: {error.strerror}", file=sys.stderr)
+        place = host_and_port(host, port)
+        print(f"http_bridge: {setting} {port}: cannot listen on {place}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -57,7 +62,8 @@ def main() -> None:
     unblock()
     raise_descriptor_limit()
     # until the server has its own: a container's first process gets no signal that it does not handle
-    signal.signal(signal.SIGTERM, lambda number, frame: leave(0))
+    for number in ENDING:
+        signal.signal(number, lambda number, frame: leave(0))
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core writes lines of its own, in no format of ours
     gc.disable()  # until it serves: what a start makes stays
     try:

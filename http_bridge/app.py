@@ -13,6 +13,7 @@ from fastapi_offline import FastAPIOffline
 from http_bridge.accounting import Accounting
 from http_bridge.answers import ChatCompletion, Health, ModelCard, ModelList
 from http_bridge.config import Settings
+from http_bridge.door import Door
 from http_bridge.drain import Drain
 from http_bridge.errors import ApiError, install_error_handlers, too_late
 from http_bridge.events import DONE, TextEvents, event
@@ -50,6 +51,9 @@ def create_app(settings: Settings, metrics: Metrics, drain: Drain) -> FastAPI:
     app.state.ignored_fields_log = IgnoredFieldsLog()
     app.state.drain = drain
     app.router.route_class = StrictRoute
+    cors_origins = getattr(settings, "cors_origins", ())
+    allowed_hosts = (*settings.allowed_hosts, settings.host.lower())
+    app.add_middleware(Door, allowed_hosts=allowed_hosts, cors_origins=cors_origins)
     app.add_middleware(Accounting, metrics=metrics, drain=drain)
     app.add_middleware(SamePaths)
     install_error_handlers(app)

@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+from http_bridge.hosts import problem_of_allowed_host
+from protos.chat.v1.target import problem_of_target
+
 _ENVIRONMENT = "BRIDGE"
 
 
@@ -19,6 +22,7 @@ class Settings:
     target: str
     host: str
     port: int
+    allowed_hosts: tuple[str, ...]
     max_body_bytes: int
     unknown_fields: str
     read_timeout_s: int
@@ -31,16 +35,42 @@ class Settings:
 def _setting(name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """One flag with its environment name, both shown in the help together with range and default."""
     variable = f"{_ENVIRONMENT}_{name.removeprefix('--').replace('-', '_').upper()}"
-    return click.option(name, envvar=variable, show_envvar=True, show_default=True, **options)
+    return click.option(name, envvar=variable, show_envvar=True, **({"show_default": True} | options))
+
+
+def _checked_target(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if problem := problem_of_target(value):
+        raise click.BadParameter(f'{problem}; got "{value}"')
+    return value
+
+
+def _host_names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    names = tuple(name.strip().lower() for name in (value or "").split(",") if name.strip())
+    for name in names:
+        if problem := problem_of_allowed_host(name):
+            raise click.BadParameter(f'{problem}; got "{name}"')
+    return tuple(name.removesuffix(".") for name in names)
 
 
 def command(serve: Callable[[Settings], None]) -> click.Command:
     """The command line whose settings are given to `serve`."""
 
     @click.command(name="python -m http_bridge", help="Serves OpenAI's chat JSON over HTTP from a chat.v1 gRPC server.")
-    @_setting("--target", default="localhost:50051", help="The gRPC server, as host:port or a gRPC name.")
+    @_setting(
+        "--target",
+        default="localhost:50051",
+        callback=_checked_target,
+        help="The gRPC server, as HOST:PORT or a gRPC name such as dns:///HOST:PORT.",
+    )
     @_setting("--host", default="0.0.0.0", help="Address to listen on.")
     @_setting("--port", default=8000, type=click.IntRange(0, 65535), help="HTTP port; 0 takes a free one.")
+    @_setting(
+        "--allowed-hosts",
+        default=None,
+        callback=_host_names,
+        show_default="this machine's own names and addresses",
+        help="More names that requests may be addressed to, with commas between: NAME, *.NAME, or * for any.",
+    )
     @_setting(
         "--max-body-bytes", default=4 * 2**20, type=click.IntRange(1024, 2**30), help="Most bytes of one request body."
     )

@@ -9,15 +9,16 @@ import urllib.request
 import click
 
 from http_bridge.config import Settings, command
+from observability.addresses import host_and_port
 
 _TIMEOUT_S = 5.0
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}
 
 
 def probe(settings: Settings) -> None:
     """Prints the answer and exits."""
     host = _LOOPBACK.get(settings.host, settings.host)
-    address = f"[{host}]:{settings.port}" if ":" in host else f"{host}:{settings.port}"
+    address = host_and_port(host, settings.port)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy is for the outside
     try:
         with opener.open(f"http://{address}/livez", timeout=_TIMEOUT_S) as answer:

@@ -13,43 +13,18 @@ from fastapi.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from http_bridge.errors import ApiError
+from http_bridge.wire import HEAD_TOO_LARGE, StrictConnection
 
-MAX_HEAD_BYTES = 16 * 1024
-_MAX_HEADERS = 100
 _BACKSTOP_S = 1.0  # a late body is the application's to answer; this is for those that nobody reads
 # A socket closed over unread bytes is reset, and the client may never see why. So a little more is read.
 _LINGER_S = 1.0
 _LINGER_BYTES = 2**20
-_HEAD_TOO_LARGE = f"the request's headers are too large: at most {MAX_HEAD_BYTES} bytes and {_MAX_HEADERS} of them"
 _WORDS = {
     400: "not a valid HTTP/1.1 request",
     408: "the request's headers took too long to arrive",
-    431: _HEAD_TOO_LARGE,
+    431: HEAD_TOO_LARGE,
     501: "Transfer-Encoding: only chunked is supported",
 }
-
-
-class _Connection(h11.Connection):
-    """Counts whole heads too: h11 counts unfinished ones, and takes any that comes in one piece."""
-
-    refused_with = 400  # the status for the error that it raised
-
-    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        try:
-            event = super().next_event()
-            if isinstance(event, h11.Request):
-                _require_modest_head(event)
-        except h11.RemoteProtocolError as error:
-            self.refused_with = error.error_status_hint
-            raise
-        return event
-
-
-def _require_modest_head(request: h11.Request) -> None:
-    line = len(request.method) + len(request.target) + len("  HTTP/1.1\r\n")
-    size = line + sum(len(name) + len(value) + len(": \r\n") for name, value in request.headers) + len("\r\n")
-    if size > MAX_HEAD_BYTES or len(request.headers) > _MAX_HEADERS:
-        raise h11.RemoteProtocolError(_HEAD_TOO_LARGE, error_status_hint=431)
 
 
 class BoundedProtocol(H11Protocol):
@@ -58,11 +33,11 @@ class BoundedProtocol(H11Protocol):
     The body has as long from the end of the head. Bytes that trickle in move neither end.
     """
 
-    conn: _Connection
+    conn: StrictConnection
 
     def __init__(self, *arguments: Any, read_timeout_s: float, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.conn = _Connection(h11.SERVER, MAX_HEAD_BYTES)
+        self.conn = StrictConnection()
         self._read_timeout_s = read_timeout_s
         self._reading: object = None  # what is arriving: nothing, or a request's head or body
         self._timer: asyncio.TimerHandle | None = None
@@ -122,10 +97,12 @@ class BoundedProtocol(H11Protocol):
         if self.cycle and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        body = JSONResponse(ApiError(status, _WORDS.get(status, _WORDS[400])).body())
+        words = self.conn.refusal or _WORDS.get(status, _WORDS[400])
+        body = JSONResponse(ApiError(status, words).body())
         reason = HTTPStatus(status).phrase.encode()
         headers = [*body.raw_headers, (b"connection", b"close")]
-        for event in (h11.Response(status_code=status, headers=headers, reason=reason), h11.Data(bytes(body.body))):
+        content = b"" if self.conn.is_head_request else bytes(body.body)
+        for event in (h11.Response(status_code=status, headers=headers, reason=reason), h11.Data(content)):
             self.transport.write(self.conn.send(event) or b"")
         self.conn.send(h11.EndOfMessage())
         self._linger()

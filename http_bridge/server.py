@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import threading
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -16,10 +17,12 @@ from http_bridge.connections import Crowd, CrowdedProtocol
 from http_bridge.drain import Drain
 from http_bridge.metrics import Metrics
 from observability.descriptors import LoopErrors, connection_limit
+from observability.signals import EndSignals
 from observability.stream import leave
 
 _log = logging.getLogger(__name__)
 _LAST_WORDS_S = 1.0  # for the error events of the answers that were ended
+_HURRIED_WORDS_S = 0.5  # for the same after a second signal
 _LAST_LINES_S = 0.2  # for the log, after a second signal
 _ARRIVING_S = 1.0  # for requests that were on their way when the drain began; they are refused in words
 _BACKLOG = 2048
@@ -32,7 +35,7 @@ _KEEP_ALIVE_S = 75
 
 
 class BridgeServer(uvicorn.Server):
-    """The first signal drains, the second one ends the process at once, whatever still runs."""
+    """The first signal drains. A later one ends running answers with an error event, then the process, within 0.5 s."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.drain = Drain(settings.drain_timeout_s)
@@ -44,6 +47,7 @@ class BridgeServer(uvicorn.Server):
             ws="none",
             access_log=False,
             log_config=None,
+            workers=1,  # or uvicorn reads WEB_CONCURRENCY, which may be no number
             server_header=False,
             backlog=_ACCEPTED_AT_ONCE,
             timeout_graceful_shutdown=1,
@@ -51,6 +55,8 @@ class BridgeServer(uvicorn.Server):
         )
         super().__init__(config)
         self._is_told = False
+        self._is_hurried = False
+        self._end_signals = EndSignals(self.drain.begin, self._hurry)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().set_exception_handler(LoopErrors())
@@ -59,12 +65,21 @@ class BridgeServer(uvicorn.Server):
             listener.listen(_BACKLOG)  # uvicorn's is also how many connections are accepted before any is looked at
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.drain.is_draining:
+        self._end_signals.on_signal(sig, frame)
+
+    def _hurry(self) -> None:
+        if self._is_hurried:
             leave(1, _LAST_LINES_S)
-        self.drain.begin()
+        self._is_hurried = True
+        threading.Timer(_HURRIED_WORDS_S, leave, (1, _LAST_LINES_S)).start()  # also if the loop is blocked
 
     async def on_tick(self, counter: int) -> bool:
         """Every 0.1 s: whether to end."""
+        if self._is_hurried:
+            self.drain.end()
+            await asyncio.sleep(0)
+            if not self.drain.is_busy and not self._unsent():
+                leave(1, _LAST_LINES_S)
         return await super().on_tick(counter) or (self.drain.is_draining and self._is_drained())
 
     def _is_drained(self) -> bool:
@@ -99,8 +114,8 @@ class BridgeServer(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Raises OSError where the port is taken."""
+    """Listens there; `::` is every address of IPv6 and IPv4, as in gRPC. Raises OSError if the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=host == "::")
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # without it each answer waits 40 ms for an ACK
     return listener

@@ -42,11 +42,14 @@ class StrictRequest(Request):
 
     async def _received(self) -> bytes:
         limit: int = self.app.state.max_body_bytes
+        too_large = ApiError(413, f"body: at most {limit} bytes", code="request_too_large")
+        if int(self.headers.get("content-length", 0)) > limit:  # before anything is read: no 100 Continue
+            raise too_large
         received = bytearray()
         async for piece in self.stream():
             received += piece
             if len(received) > limit:
-                raise ApiError(413, f"body: at most {limit} bytes", code="request_too_large")
+                raise too_large
         if not received:
             raise ApiError(400, "body: expected an object, got nothing")
         return bytes(received)

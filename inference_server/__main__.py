@@ -13,6 +13,7 @@ from inference_server.config import Settings, command
 from inference_server.errors import StartupError
 from observability.descriptors import raise_descriptor_limit
 from observability.logs import configure_logs
+from observability.signals import ENDING
 from observability.stream import leave, unblock
 
 # After a step's computation the engine's thread wants Python's lock back from those that serve its tokens: 5 ms, which
@@ -49,7 +50,8 @@ def main() -> None:
     unblock()
     raise_descriptor_limit()
     # until the server has its own: a container's first process gets no signal that it does not handle
-    signal.signal(signal.SIGTERM, lambda number, frame: leave(0))
+    for number in ENDING:
+        signal.signal(number, lambda number, frame: leave(0))
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core writes lines of its own about a busy port
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on the CPU takes memory in large pages
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # between steps others want the cores: threads sleep after 30 us

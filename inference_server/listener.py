@@ -10,6 +10,7 @@ from inference_server.health import HealthServicer
 from inference_server.reflection import add_reflection
 from inference_server.service_state import ServiceState
 from inference_server.servicer import ChatServicer
+from observability.addresses import host_and_port
 from observability.descriptors import connection_limit
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 
@@ -49,8 +50,9 @@ def grpc_server(settings: Settings, servicer: ChatServicer, state: ServiceState)
 
 def bind(server: grpc.aio.Server, host: str, port: int) -> int:
     try:
-        return server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        return server.add_insecure_port(host_and_port(host, port))
     except RuntimeError as error:
+        place = host_and_port(host, port)
         raise StartupError(
-            f"--port {port}: cannot listen on {host}:{port}; the port is taken, or the address is not this machine's"
+            f"--port {port}: cannot listen on {place}; the port is taken, or the address is not this machine's"
         ) from error

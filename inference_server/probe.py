@@ -12,10 +12,11 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from inference_server.config import Settings, command
+from observability.addresses import host_and_port
 from protos.chat.v1 import chat_pb2
 
 _TIMEOUT_S = 5.0
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}
 _CHAT_SERVICE = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
 
 
@@ -28,8 +29,7 @@ def probe(settings: Settings) -> None:
 
 def _status(host: str, port: int) -> str:
     """A name of grpc.health.v1, or the status code of a call that failed."""
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with grpc.insecure_channel(host_and_port(host, port), options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             request = health_pb2.HealthCheckRequest(service=_CHAT_SERVICE)
             answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=_TIMEOUT_S)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import signal
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -23,7 +22,9 @@ from inference_server.progress import restore_cursor, shown_progress
 from inference_server.service_state import Phase, ServiceState
 from inference_server.servicer import ChatServicer, ServedModel
 from inference_server.watchdog import watch
+from observability.addresses import host_and_port, usable_host
 from observability.exporter import exported
+from observability.signals import EndSignals
 from observability.stream import leave
 
 if TYPE_CHECKING:
@@ -47,18 +48,19 @@ async def serve(settings: Settings) -> int:
     life = _Life(settings)
     _on_signals(life.stopping)
     server = grpc_server(settings, life.servicer, life.state)
-    port = bind(server, settings.host, settings.port)
+    host = usable_host(settings.host)
+    port = bind(server, host, settings.port)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(exported(life.metrics.registry, settings.host, settings.metrics_port))
+            stack.enter_context(exported(life.metrics.registry, host, settings.metrics_port))
         except OSError as error:
             raise StartupError(
                 f"--metrics-port {settings.metrics_port}: cannot listen there: {error.strerror}"
             ) from error
         if settings.metrics_port:
-            _log.info("metrics on %s:%d", settings.host, settings.metrics_port)
+            _log.info("metrics on %s", host_and_port(host, settings.metrics_port))
         await server.start()
-        _log.info("gRPC on %s:%d, loading %s", settings.host, port, settings.model)
+        _log.info("gRPC on %s, loading %s", host_and_port(host, port), settings.model)
         try:
             return await life.run(server)
         finally:
@@ -121,14 +123,17 @@ class _Life:
 
 
 def _on_signals(stopping: asyncio.Event) -> None:
-    def on_signal() -> None:
-        if stopping.is_set():
-            restore_cursor()
-            leave(1, _LAST_WORDS_S)
-        stopping.set()
+    loop = asyncio.get_running_loop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    def begin() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process is about to end
+            loop.call_soon_threadsafe(stopping.set)
+
+    def hurry() -> None:
+        restore_cursor()
+        leave(1, _LAST_WORDS_S)
+
+    EndSignals(begin, hurry).install()
 
 
 def _served_model(settings: Settings) -> ServedModel:

@@ -4,6 +4,7 @@ Waits until both are healthy and says where they are. The first signal drains bo
 """
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
@@ -23,6 +24,7 @@ from observability.stream import unblock
 
 _POLL_S = 0.1
 _AT_ONCE_S = 0.25
+_LAST_WORDS_S = 1.0
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Two services on one machine would ask for the same metrics ports; whoever wants metrics says where.
 _NO_METRICS = {"INFERENCE_METRICS_PORT": "0", "BRIDGE_METRICS_PORT": "0"}
@@ -44,34 +46,42 @@ class Signals:
 
     A signal to the whole process group comes twice, from its sender and from make, so those at once count as one. A
     second signal to make alone is never passed on: make waits for its children with signals blocked, where /proc shows
-    it as pending.
+    it as pending. One that was pending at once stays so; then a later one to make must be another (SIGINT).
     """
 
     def __init__(self) -> None:
-        self._count = 0
-        self._last_s = -_AT_ONCE_S
+        self._first_s: float | None = None
+        self._is_repeated = False
+        self._pending_at_once: set[int] | None = None
         for number in _ENDING:
             signal.signal(number, self._on_signal)
 
     @property
     def count(self) -> int:
-        return self._count + (1 if self._count and _is_pending(os.getppid()) else 0)
+        """0, 1 or 2."""
+        if self._first_s is None:
+            return 0
+        pending = _pending(os.getppid())
+        if self._pending_at_once is None or time.monotonic() - self._first_s < _AT_ONCE_S:
+            self._pending_at_once = pending
+        return 2 if self._is_repeated or pending - self._pending_at_once else 1
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now_s = time.monotonic()
-        if now_s - self._last_s >= _AT_ONCE_S:
-            self._count += 1
-        self._last_s = now_s
+        if self._first_s is None:
+            self._first_s = now_s
+        elif now_s - self._first_s >= _AT_ONCE_S:
+            self._is_repeated = True
 
 
-def _is_pending(process_id: int) -> bool:
-    """Whether an ending signal waits for that process; False where there is no /proc."""
+def _pending(process_id: int) -> set[int]:
+    """The ending signals that wait for that process; none where there is no /proc."""
     try:
         status = Path(f"/proc/{process_id}/status").read_text()
     except OSError:
-        return False
+        return set()
     masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd"))]
-    return any(mask & 1 << (number - 1) for mask in masks for number in _ENDING)
+    return {number for number in _ENDING for mask in masks if mask & 1 << (number - 1)}
 
 
 def main() -> int:
@@ -172,17 +182,25 @@ def _is_healthy(http_port: int) -> bool:
 
 
 def _stop(server: "subprocess.Popen[bytes]", bridge: "subprocess.Popen[bytes]", signals: Signals) -> None:
-    """Both drain at once: running answers end, new ones are refused on both ports. Killed after another signal."""
+    """Both drain at once: running answers end, new ones are refused on both ports. Another signal ends them."""
     allowed = signals.count + 1 if signals.count else 1
     for process in (bridge, server):
         if process.poll() is None:
             process.terminate()
     while any(process.poll() is None for process in (bridge, server)) and signals.count < allowed:
         time.sleep(_POLL_S / 4)
-    for process in (bridge, server):
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    _kill(server)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        bridge.wait(_LAST_WORDS_S)  # it tells its clients of the server's end, and then is drained
+    _kill(bridge)
+    for number in _ENDING:  # Python's end gives the others back to the system, where they kill
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from itertools import chain
 
 import click
 
+from http_bridge.hosts import AllowedHosts, Authority
 from tests.manifest_facts import NAMESPACE, PROGRAMS, Rule, deployments, options, settings
 from tests.manifests import Cluster, Document
 from tests.programs import ROOT
@@ -176,7 +177,7 @@ def programs_take_their_config_maps(cluster: Cluster) -> Iterator[str]:
             option = options(program).get(name)
             try:
                 if option:
-                    option.type_cast_value(click.Context(PROGRAMS[program]), value)
+                    option.process_value(click.Context(PROGRAMS[program]), value)
             except click.BadParameter as error:
                 yield f"{name}: {error.message}"
             if not re.fullmatch(f"{program.upper()}_[A-Z_]+", name):
@@ -186,6 +187,31 @@ def programs_take_their_config_maps(cluster: Cluster) -> Iterator[str]:
         known = {config_map["metadata"]["name"] for config_map in cluster.of("ConfigMap")}
         if not set(sources) <= known or ("command" not in container and len(sources) != 1):
             yield f"{name}: {sources}"
+
+
+def the_bridge_answers_to_its_names(cluster: Cluster) -> Iterator[str]:
+    """Of Services within the cluster, of the Ingress, and of a pod as the kubelet's probes call it."""
+    names = ["10.244.0.7", "fd00:10:244::7"]
+    names += [rule["host"] for ingress in cluster.of("Ingress") for rule in ingress["spec"]["rules"]]
+    for service in (s["metadata"]["name"] for s in cluster.of("Service") if s["metadata"]["name"] != "inference"):
+        names += [f"{service}{suffix}" for suffix in ("", f".{NAMESPACE}.svc", f".{NAMESPACE}.svc.cluster.local")]
+    names.append(f"bridge.{NAMESPACE}")
+    allowed = AllowedHosts(_split(settings(cluster, "bridge")["BRIDGE_ALLOWED_HOSTS"]))
+    for name in names:
+        if not allowed.allows(Authority(name, None)):
+            yield f"{name}: refused"
+    if allowed.allows(Authority("evil.example", None)):
+        yield "a rebound name is answered"
+
+
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",")]
+
+
+def programs_listen_on_ipv6_too(cluster: Cluster) -> Iterator[str]:
+    for program in ("inference", "bridge"):
+        if settings(cluster, program)[f"{program.upper()}_HOST"] != "::":
+            yield f"{program}: not reached where pods have IPv6 alone"
 
 
 TRAFFIC_RULES: tuple[Rule, ...] = (
@@ -200,4 +226,6 @@ TRAFFIC_RULES: tuple[Rule, ...] = (
     only_named_traffic_passes,
     streams_pass_the_ingress,
     programs_take_their_config_maps,
+    the_bridge_answers_to_its_names,
+    programs_listen_on_ipv6_too,
 )

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import httpx2
 import pytest
 
-from http_bridge.protocol import MAX_HEAD_BYTES
+from http_bridge.wire import MAX_HEAD_BYTES
 from tests.fake_upstream import FakeUpstream, fake_upstream
 from tests.fakes import InProcessBridge, in_process_bridge, until
 from tests.test_bridge_upstream import BODY, CHAT

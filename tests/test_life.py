@@ -54,6 +54,7 @@ def slow_checkpoint(tmp_path: Path) -> Path:
         (["inference_server", "--nonsense"], {}, "--nonsense"),
         (["http_bridge", "--max-body-bytes", "1"], {}, "'--max-body-bytes'"),
         (["http_bridge"], {"BRIDGE_PORT": "x"}, "BRIDGE_PORT"),
+        (["http_bridge"], {"BRIDGE_ALLOWED_HOSTS": "http://x"}, "BRIDGE_ALLOWED_HOSTS"),
     ],
 )
 def test_bad_setting_is_one_line_and_exit_code_2(command: list[str], environment: dict[str, str], said: str) -> None:

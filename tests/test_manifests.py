@@ -106,6 +106,13 @@ BROKEN: list[tuple[str, tuple[str, str], str, Any]] = [
     ("everything_is_in_the_namespace", ("Service", "bridge"), "metadata/namespace", "default"),
     ("programs_take_their_config_maps", ("ConfigMap", "inference-settings"), "data/INFERENCE_DRAIN_TIMEOUT_S", "2m"),
     ("programs_take_their_config_maps", BRIDGE_SETTINGS, "data/INFERENCE_PORT", "50051"),
+    ("programs_take_their_config_maps", BRIDGE_SETTINGS, "data/BRIDGE_TARGET", "http://inference:50051"),
+    ("programs_take_their_config_maps", BRIDGE_SETTINGS, "data/BRIDGE_ALLOWED_HOSTS", "http://chat.example.com"),
+    ("the_bridge_answers_to_its_names", BRIDGE_SETTINGS, "data/BRIDGE_ALLOWED_HOSTS", "*.svc, *.svc.cluster.local"),
+    ("the_bridge_answers_to_its_names", BRIDGE_SETTINGS, "data/BRIDGE_ALLOWED_HOSTS", "*"),
+    ("the_bridge_answers_to_its_names", ("Ingress", "bridge"), "spec/rules/0/host", "chat.example.org"),
+    ("programs_listen_on_ipv6_too", BRIDGE_SETTINGS, "data/BRIDGE_HOST", "0.0.0.0"),
+    ("programs_listen_on_ipv6_too", ("ConfigMap", "inference-settings"), "data/INFERENCE_HOST", None),
 ]  # fmt: skip
 
 

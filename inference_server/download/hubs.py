@@ -13,6 +13,7 @@ from inference_server.download.types import DownloadError, RemoteFile
 _ENDPOINTS = {"modelscope": "https://www.modelscope.cn", "huggingface": "https://huggingface.co"}
 _OTHER = {"modelscope": "huggingface", "huggingface": "modelscope"}
 _FILE_ROOMS = {"modelscope": "/models", "huggingface": ""}
+_THIS_MACHINE = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 _CONNECT_S, _READ_S = 15.0, 30.0
 
 
@@ -50,9 +51,18 @@ class Hub:
 
 
 def new_client() -> httpx2.Client:
-    """identity: a packed body could not be continued by byte."""
+    """identity: a packed body could not be continued by byte. Raises DownloadError if a proxy cannot be used."""
     timeout = httpx2.Timeout(_READ_S, connect=_CONNECT_S)
-    return httpx2.Client(follow_redirects=True, timeout=timeout, headers={"accept-encoding": "identity"})
+    direct = dict.fromkeys(_THIS_MACHINE)  # None: without a proxy of the environment
+    try:
+        return httpx2.Client(
+            follow_redirects=True, timeout=timeout, headers={"accept-encoding": "identity"}, mounts=direct
+        )
+    except (ValueError, ImportError, httpx2.InvalidURL) as error:
+        raise DownloadError(
+            "a proxy of the environment cannot be used: HTTP_PROXY, HTTPS_PROXY and ALL_PROXY may be http:// and "
+            "https:// addresses; unset the others"
+        ) from error
 
 
 def host_of(error: httpx2.RequestError) -> str:
