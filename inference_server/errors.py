@@ -18,6 +18,18 @@ class InvalidField(RequestError):
         self.problem = problem
 
 
+class TemplateRefused(InvalidField):
+    """The model's chat template does not take this conversation. words: the template's own, cut if they are long."""
+
+    _MOST_CHARACTERS = 500
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+        most = self._MOST_CHARACTERS
+        shown = words if len(words) <= most else f"{words[:most]}…"
+        super().__init__("messages", f"the model's chat template refuses them: {shown}")
+
+
 class MalformedMessage(RequestError):
     """The bytes of a request are not the protobuf message they should be."""
 

@@ -19,7 +19,7 @@ class Message:
 
     role: Role
     content: str
-    name: str | None = None
+    name: str | None = None  # of the speaker, for templates that show it
 
 
 @dataclass(frozen=True, slots=True)

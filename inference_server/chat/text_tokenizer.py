@@ -1,0 +1,106 @@
+"""Text to token ids without control tokens, in bounded memory. Added words have their own ids."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+
+from tokenizers import Tokenizer
+
+from inference_server.chat.added_tokens import AddedTokens
+
+_PIECE_CHARACTERS = 16_384  # the library takes up to 300 bytes of memory a character while it works
+# Places at which Qwen's rule always ends a piece, and at which NFC joins nothing: behind a letter or digit and before
+# punctuation or space, and behind a digit.
+_LETTERS = "A-Za-z0-9\u0400-\u0481\u3041-\u3094\u4e00-\u9fa5\uac00-\ud7a3"
+_MARKS = r"\0-/:-@\[-`{-\x7f\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f"
+_CUT = re.compile(rf"(?<=[{_LETTERS}])(?=[{_MARKS}])|(?<=[0-9])(?=[\0-\x7f])")
+_QWEN_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN_RULES = [
+    {"type": "Split", "pattern": {"Regex": _QWEN_PATTERN}, "behavior": "Isolated", "invert": False},
+    {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
+]
+
+
+class TextTokenizer:
+    """Tokenises text in which every control token is text. Thread-safe: nothing changes after construction."""
+
+    def __init__(self, tokenizer: Tokenizer, control: frozenset[str]) -> None:
+        """control: the added tokens that are text here; the others are words."""
+        self._normalizer = tokenizer.normalizer
+        self._plain = _without_added_tokens(tokenizer)
+        self._may_cut = _has_qwen_rules(tokenizer)
+        added = tokenizer.get_added_tokens_decoder().items()
+        words = [(token_id, token) for token_id, token in added if token.content not in control]
+        as_written = [(token.content, (token_id, token)) for token_id, token in words if not token.normalized]
+        normalized = [
+            (self._normalize(token.content), (token_id, token)) for token_id, token in words if token.normalized
+        ]
+        self._words, self._normalized_words = AddedTokens(dict(as_written)), AddedTokens(dict(normalized))
+
+    def encode(self, text: str) -> Iterator[list[int]]:
+        """The text's ids, in lists to be joined."""
+        for part in split(text, self._words):
+            yield from [[part]] if isinstance(part, int) else self._encode_normalized(part)
+
+    def _encode_normalized(self, text: str) -> Iterator[list[int]]:
+        if not self._normalized_words:  # the library normalises
+            yield from self._encode_plain(text)
+            return
+        for part in split("".join(map(self._normalize, self._pieces(text))), self._normalized_words):
+            yield from [[part]] if isinstance(part, int) else self._encode_plain(part)
+
+    def _normalize(self, text: str) -> str:
+        return text if self._normalizer is None else str(self._normalizer.normalize_str(text))
+
+    def _pieces(self, text: str) -> Iterable[str]:
+        return cut(text, _PIECE_CHARACTERS) if self._may_cut else [text]
+
+    def _encode_plain(self, text: str) -> Iterator[list[int]]:
+        for piece in self._pieces(text):
+            # the batch call releases the GIL, the single one holds it for seconds on long text
+            [encoding] = self._plain.encode_batch_fast([piece], add_special_tokens=False)
+            yield encoding.ids
+
+
+def split(text: str, tokens: AddedTokens) -> Iterator[str | int]:
+    """The text with the id of each of the tokens in its place."""
+    start = 0
+    for span in tokens.spans(text) if tokens else ():
+        if start < span.start:
+            yield text[start : span.start]
+        yield span.token_id
+        start = span.stop
+    if start < len(text):
+        yield text[start:]
+
+
+def cut(text: str, least: int) -> Iterator[str]:
+    """Pieces of at least so many characters that tokenise apart as they do together, by Qwen's rules."""
+    start = 0
+    while found := _CUT.search(text, start + least):
+        yield text[start : found.start()]
+        start = found.start()
+    yield text[start:]
+
+
+def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    """One over the same model that knows no added tokens: what looks like one is text. Nor does it cut or pad."""
+    plain = Tokenizer(tokenizer.model)
+    if tokenizer.normalizer is not None:
+        plain.normalizer = tokenizer.normalizer
+    if tokenizer.pre_tokenizer is not None:
+        plain.pre_tokenizer = tokenizer.pre_tokenizer
+    return plain
+
+
+def _has_qwen_rules(tokenizer: Tokenizer) -> bool:
+    if tokenizer.pre_tokenizer is None:
+        return False
+    state = json.loads(tokenizer.pre_tokenizer.__getstate__())
+    rules = [
+        {key: value for key, value in rule.items() if key != "trim_offsets"} for rule in state.get("pretokenizers", ())
+    ]
+    normalizer = tokenizer.normalizer and json.loads(tokenizer.normalizer.__getstate__())
+    return rules == _QWEN_RULES and normalizer in (None, {"type": "NFC"})
