@@ -187,7 +187,7 @@ def bridge_flags(port: int, metrics_port: int = 0) -> tuple[str, ...]:
     return ("--host", "127.0.0.1", "--port", str(port), "--metrics-port", str(metrics_port), "--target", "127.0.0.1:1")
 
 
-@pytest.mark.parametrize(("log_format", "count"), [("text", 1000), pytest.param("json", 2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("log_format", "count"), [("text", 1500), pytest.param("json", 2000, marks=pytest.mark.slow)])
 def test_bridge_answers_and_ends_while_its_log_is_not_read(log_format: str, count: int) -> None:
     port, metrics_port = free_ports(2)
     flags = (*bridge_flags(port, metrics_port), "--log-format", log_format)

@@ -110,13 +110,20 @@ def test_head_in_pieces_is_answered(url: str) -> None:
     assert b"visits_total 3.0" in gzip.decompress(body)
 
 
-def test_silent_connections_take_neither_threads_nor_the_port(url: str) -> None:
+def test_silent_connections_take_neither_threads_nor_the_port(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setattr(exporter, "_CONNECTION_S", 1000.0)  # the bound alone, not the time
     threads, port = threading.active_count(), int(url.rpartition(":")[2])
     with contextlib.ExitStack() as stack:
-        for _ in range(400):
-            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+        silent = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(400)]
+        for one in silent:
+            stack.enter_context(one)
         assert get(f"{url}/metrics").status_code == 200
         assert threading.active_count() == threads
+        for oldest in silent[:360]:
+            with contextlib.suppress(ConnectionResetError):
+                assert oldest.recv(1) == b""
+        silent[-1].sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert silent[-1].recv(12) == b"HTTP/1.1 200"
 
 
 @pytest.mark.parametrize("trickles", [False, True])
