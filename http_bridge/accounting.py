@@ -7,7 +7,8 @@ import uuid
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from http_bridge.drain import Drain
-from http_bridge.exchange import CHAT_PATH, Exchange
+from http_bridge.errors import own_fault
+from http_bridge.exchange import CHAT_PATH, NOBODY_READS_IT, Exchange
 from http_bridge.metrics import OTHER_ROUTE, Metrics
 from observability.logs import fields
 
@@ -39,14 +40,20 @@ class Accounting:
         with self._metrics.in_progress():
             try:
                 await self._app(scope, receive, send_on)
-            except Exception:
+            except Exception as error:
+                has_begun = exchange.status != NOBODY_READS_IT
                 exchange.status, exchange.reason = 500, "internal_error"
-                raise
+                if has_begun:
+                    raise
+                _log.error("request %s failed", exchange.request_id, exc_info=error)
+                await own_fault(exchange.request_id)(scope, receive, send_on)
             finally:
                 self._end(exchange, scope)
 
     def _begin_answer(self, exchange: Exchange, message: Message) -> None:
-        exchange.status, exchange.first_byte_s = message["status"], exchange.elapsed_s
+        exchange.status = message["status"]
+        if not (exchange.streams and exchange.status == 200):
+            exchange.first_byte_s = exchange.elapsed_s
         message["headers"] = [*message["headers"], (b"x-request-id", exchange.request_id.encode())]
         if exchange.ignored_fields:
             message["headers"].append((b"x-ignored-fields", ", ".join(exchange.ignored_fields).encode()))

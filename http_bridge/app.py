@@ -6,17 +6,20 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Header, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 
 from http_bridge.accounting import Accounting
 from http_bridge.answers import ChatCompletion, Health, ModelCard, ModelList
 from http_bridge.config import Settings
+from http_bridge.cors import cors_options
 from http_bridge.door import Door
 from http_bridge.drain import Drain
 from http_bridge.errors import ApiError, install_error_handlers, too_late
-from http_bridge.events import DONE, TextEvents, event
+from http_bridge.event_stream import EventStream
+from http_bridge.events import DONE, EventWriter, event
 from http_bridge.exchange import CHAT_PATH, NOBODY_READS_IT, Exchange, exchange_of
 from http_bridge.ignored_fields import IgnoredFieldsLog
 from http_bridge.metrics import Metrics
@@ -24,9 +27,11 @@ from http_bridge.openapi import TIMEOUT_PATTERN, describe
 from http_bridge.paths import SamePaths
 from http_bridge.schemas import ChatCompletionRequest
 from http_bridge.strict_request import StrictRoute
-from http_bridge.translate import ChunkTranslator, finish_reason, to_completion, to_grpc, to_health, to_model_card
+from http_bridge.translate import finish_reason, to_completion, to_grpc, to_health, to_model_card
 from http_bridge.upstream import ClientGone, Upstream, first_unless_gone
 from protos.chat.v1 import chat_pb2
+
+Chunks = AsyncGenerator[chat_pb2.ChatCompletionChunk | None]
 
 
 def create_app(settings: Settings, metrics: Metrics, drain: Drain) -> FastAPI:
@@ -51,10 +56,12 @@ def create_app(settings: Settings, metrics: Metrics, drain: Drain) -> FastAPI:
     app.state.ignored_fields_log = IgnoredFieldsLog()
     app.state.drain = drain
     app.router.route_class = StrictRoute
-    cors_origins = getattr(settings, "cors_origins", ())
+    app.state.sse_keepalive_s = settings.sse_keepalive_s
     allowed_hosts = (*settings.allowed_hosts, settings.host.lower())
-    app.add_middleware(Door, allowed_hosts=allowed_hosts, cors_origins=cors_origins)
+    app.add_middleware(Door, allowed_hosts=allowed_hosts, cors_origins=settings.cors_origins)
     app.add_middleware(Accounting, metrics=metrics, drain=drain)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
     app.add_middleware(SamePaths)
     install_error_handlers(app)
     _add_routes(app)
@@ -151,46 +158,38 @@ def _add_routes(app: FastAPI) -> None:
 _ANSWER = "The answer, whole or as events."
 
 
-async def _streamed(
-    chunks: AsyncGenerator[chat_pb2.ChatCompletionChunk], body: ChatCompletionRequest, request: Request
-) -> Response:
-    """Waits for the first chunk, so that a request that fails before it gets a proper status."""
+async def _streamed(chunks: Chunks, body: ChatCompletionRequest, request: Request) -> Response:
+    """Waits until the request is admitted, so that one that is refused gets a proper status."""
     try:
-        first = await first_unless_gone(chunks, request)
+        await first_unless_gone(chunks, request)
     except BaseException:
         await chunks.aclose()
         raise
-    events = _events(first, chunks, body, exchange_of(request.scope))
-    return StreamingResponse(events, media_type="text/event-stream", headers=_UNBUFFERED)
+    events = _events(chunks, body, exchange_of(request.scope))
+    return EventStream(events, request.app.state.sse_keepalive_s)
 
 
-_UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-
-
-async def _events(
-    first: chat_pb2.ChatCompletionChunk,
-    chunks: AsyncGenerator[chat_pb2.ChatCompletionChunk],
-    body: ChatCompletionRequest,
-    exchange: Exchange,
-) -> AsyncGenerator[str]:
+async def _events(chunks: Chunks, body: ChatCompletionRequest, exchange: Exchange) -> AsyncGenerator[str]:
     """OpenAI's events. An error on the way is an event too, and then there is no [DONE]."""
-    translator, chunk = ChunkTranslator(first, body), first
+    writer, held, chunk = EventWriter(body), "", None
     async with aclosing(chunks):
-        texts = TextEvents(translator.text(""))
-        held = event(translator.opening()) + _written(translator, texts, first)
         try:
-            if not _is_last(first):
-                yield held
-                held = ""
             async for chunk in chunks:
-                held += _written(translator, texts, chunk)
+                assert chunk
+                held += writer.written(chunk)
                 if not _is_last(chunk):
+                    exchange.note_first_event()
                     yield held
                     held = ""
         except ApiError as error:
             exchange.reason = error.reason
             yield held + event(error.body())
             return
+        if chunk is None:
+            exchange.reason = "internal_error"
+            yield event(ApiError(500, "internal error").body())
+            return
+        exchange.note_first_event()
         _note_end(exchange, chunk)
         yield held + DONE  # in one piece, for each costs client and bridge the same whatever is in it
 
@@ -198,11 +197,6 @@ async def _events(
 def _is_last(chunk: chat_pb2.ChatCompletionChunk) -> bool:
     """Nothing but the call's status comes after it."""
     return chunk.HasField("usage")
-
-
-def _written(translator: ChunkTranslator, texts: TextEvents, chunk: chat_pb2.ChatCompletionChunk) -> str:
-    text = translator.text_alone(chunk)
-    return texts.event(text) if text else "".join(map(event, translator.events(chunk)))
 
 
 def _note_end(exchange: Exchange, ended: chat_pb2.ChatCompletion | chat_pb2.ChatCompletionChunk) -> None:

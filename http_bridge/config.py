@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from http_bridge.cors import problem_of_origin
 from http_bridge.hosts import problem_of_allowed_host
 from protos.chat.v1.target import problem_of_target
 
@@ -23,9 +24,11 @@ class Settings:
     host: str
     port: int
     allowed_hosts: tuple[str, ...]
+    cors_origins: tuple[str, ...]
     max_body_bytes: int
     unknown_fields: str
     read_timeout_s: int
+    sse_keepalive_s: int
     drain_timeout_s: int
     metrics_port: int
     log_level: str
@@ -44,12 +47,17 @@ def _checked_target(_context: click.Context, _parameter: click.Parameter, value:
     return value
 
 
-def _host_names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    names = tuple(name.strip().lower() for name in (value or "").split(",") if name.strip())
-    for name in names:
-        if problem := problem_of_allowed_host(name):
-            raise click.BadParameter(f'{problem}; got "{name}"')
-    return tuple(name.removesuffix(".") for name in names)
+def _names(problem_of: Callable[[str], str | None]) -> Callable[..., tuple[str, ...]]:
+    """A callback for names with commas between. problem_of: what is wrong with one, None if nothing is."""
+
+    def checked(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+        names = tuple(name.strip().lower() for name in (value or "").split(",") if name.strip())
+        for name in names:
+            if problem := problem_of(name):
+                raise click.BadParameter(f'{problem}; got "{name}"')
+        return tuple(name.removesuffix(".").removesuffix("/") for name in names)
+
+    return checked
 
 
 def command(serve: Callable[[Settings], None]) -> click.Command:
@@ -67,9 +75,17 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
     @_setting(
         "--allowed-hosts",
         default=None,
-        callback=_host_names,
+        callback=_names(problem_of_allowed_host),
         show_default="this machine's own names and addresses",
         help="More names that requests may be addressed to, with commas between: NAME, *.NAME, or * for any.",
+    )
+    @_setting(
+        "--cors-origins",
+        default=None,
+        callback=_names(problem_of_origin),
+        show_default="none",
+        help="Origins whose web pages may use the service, with commas between: https://chat.example.com, "
+        "http://localhost:* for any port, null for pages from files, or * for any.",
     )
     @_setting(
         "--max-body-bytes", default=4 * 2**20, type=click.IntRange(1024, 2**30), help="Most bytes of one request body."
@@ -85,6 +101,13 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
         default=10,
         type=click.IntRange(1, 3600),
         help="How long a request's headers, and then its body, may take to arrive.",
+    )
+    @_setting(
+        "--sse-keepalive-s",
+        default=10,
+        type=click.IntRange(0, 3600),
+        help="Seconds without an event after which a stream sends a comment, so that proxies and clients keep the "
+        "connection; 0 sends none.",
     )
     @_setting(
         "--drain-timeout-s",

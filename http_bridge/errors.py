@@ -196,8 +196,13 @@ def _got(value: object) -> str:
     return f", got {kind}"
 
 
+def own_fault(request_id: str) -> JSONResponse:
+    """The answer to a request that failed inside the bridge: nothing of the failure but the id in the log."""
+    return JSONResponse(ApiError(500, f"internal error, request id {request_id}").body(), 500)
+
+
 def install_error_handlers(app: FastAPI) -> None:
-    """Every error of the app becomes OpenAI's body."""
+    """Give every error that a route may raise OpenAI's body; accounting.py does it for faults of our own."""
 
     async def api_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
@@ -220,13 +225,5 @@ def install_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return await api_error(request, from_schema(error))
 
-    async def own_fault(request: Request, error: Exception) -> JSONResponse:
-        request_id = exchange_of(request.scope).request_id
-        _log.error("request %s failed", request_id, exc_info=error)
-        # it leaves outside of Accounting, so it has to bring the header itself
-        fault = ApiError(500, f"internal error, request id {request_id}", headers={"X-Request-Id": request_id})
-        return await api_error(request, fault)
-
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, schema_error)
-    app.add_exception_handler(Exception, own_fault)

@@ -17,13 +17,18 @@ class Exchange:
     request_id: str
     began_s: float = field(default_factory=time.monotonic)
     status: int = NOBODY_READS_IT
-    first_byte_s: float | None = None
+    first_byte_s: float | None = None  # of a streamed answer: its first event, its headers go before
     is_accepted_chat: bool = False
     streams: bool | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     ignored_fields: tuple[str, ...] = ()
     reason: str | None = None  # a finish reason, or an error's code
+
+    def note_first_event(self) -> None:
+        """To be called when the first event of a streamed answer is there."""
+        if self.first_byte_s is None:
+            self.first_byte_s = self.elapsed_s
 
     @property
     def elapsed_s(self) -> float:

@@ -10,6 +10,8 @@ import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from http_bridge.cors import is_allowed
+
 _REGISTERED_NAME = r"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*"
 _IP_LITERAL = r"\[(?:[0-9A-Fa-f:.]+|[vV][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+)\]"
 _AUTHORITY = re.compile(rf"({_IP_LITERAL}|{_REGISTERED_NAME})(?::([0-9]*))?")
@@ -96,7 +98,7 @@ def allows_origin(origin: str, host: Authority, cors_origins: Collection[str]) -
     Web pages have http, https or the opaque origin `null`. Other schemes (app:, vscode-webview:, chrome-extension:)
     belong to programs that the user installed.
     """
-    if "*" in cors_origins or origin in cors_origins:
+    if is_allowed(origin, cors_origins):
         return True
     matched = _ORIGIN.fullmatch(origin)
     if not matched:

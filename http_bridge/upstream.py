@@ -16,6 +16,7 @@ from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 
 _T = TypeVar("_T")
 _MODEL_TIMEOUT_S = 5.0
+_ADMITTED = "chat-admitted"  # the initial metadata by which the server says so
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # a proxy of the environment is for the outside
     ("grpc.lb_policy_name", "round_robin"),
@@ -86,11 +87,21 @@ class Upstream:
 
     async def stream(
         self, request: chat_pb2.ChatCompletionRequest, request_id: str, timeout_s: float | None
-    ) -> AsyncGenerator[chat_pb2.ChatCompletionChunk]:
-        """The answer's chunks. Raises ApiError. Closing the generator cancels the call."""
+    ) -> AsyncGenerator[chat_pb2.ChatCompletionChunk | None]:
+        """Yield None when the request has been admitted, then the answer's chunks. Closing it cancels the call.
+
+        A server that does not say when it admits a request has done so when its first chunk is there. Raises ApiError.
+        """
         call = self._chat_stub.StreamChatCompletion(request, timeout=timeout_s, metadata=_metadata(request_id))
         with self._failures(), self._drain.running(call):
+            metadata = await call.initial_metadata()
+            is_admitted = bool(metadata) and _ADMITTED in dict(metadata)
+            if is_admitted:
+                yield None
             async for chunk in call:
+                if not is_admitted:
+                    is_admitted = True
+                    yield None
                 yield chunk
 
     @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """One line in the log and one count in the metrics for every chat, however it ends."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from inference_server.boundary import Context, request_id_of
 from inference_server.completion import Completion
 from inference_server.errors import (
     InvalidField,
+    MalformedMessage,
     PromptTooLong,
     RequestError,
     TookTooLong,
@@ -19,8 +21,11 @@ from inference_server.errors import (
 )
 from inference_server.metrics import Metrics
 from observability.logs import fields
+from protos.chat.v1 import chat_pb2
 
 _log = logging.getLogger(__name__)
+_SERVICE = chat_pb2.DESCRIPTOR.services_by_name["ChatService"]
+_CHATS = {f"/{_SERVICE.full_name}/{name}" for name in ("CreateChatCompletion", "StreamChatCompletion")}
 
 
 class Record:
@@ -52,6 +57,12 @@ class Accounting:
             raise
         finally:
             self._note(record, request_id_of(context))
+
+    def malformed(self, method: str, context: Context) -> None:
+        """Note a chat whose message could not be read, which no handler sees."""
+        if method in _CHATS:
+            with contextlib.suppress(MalformedMessage), self.chat(context):
+                raise MalformedMessage
 
     def _note(self, record: Record, request_id: str) -> None:
         total_s = time.perf_counter() - record.started_s
@@ -90,7 +101,7 @@ def _outcome(error: BaseException, context: Context) -> str:
         return "cancelled" if remaining_s is None or remaining_s > 0 else "deadline"
     if isinstance(error, TookTooLong):
         return "deadline"
-    if isinstance(error, InvalidField | PromptTooLong | UnknownModel):
+    if isinstance(error, InvalidField | MalformedMessage | PromptTooLong | UnknownModel):
         return "invalid"
     return "refused" if isinstance(error, RequestError) else "failed"
 

@@ -8,6 +8,7 @@ import logging
 import re
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -35,6 +36,10 @@ def request_id_of(context: Context) -> str:
 class ErrorBoundary(grpc.aio.ServerInterceptor):
     """Wraps unary-unary and unary-stream handlers; streaming handlers are coroutines that call `context.write`."""
 
+    def __init__(self, on_malformed: Callable[[str, Context], None] = lambda method, context: None) -> None:
+        """on_malformed is called for a message that no handler will see. method: as `/package.Service/Method`."""
+        self._on_malformed = on_malformed
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any] | None"]],
@@ -47,7 +52,10 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
             grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
         )
         return wrap(
-            _guarded(handler.unary_stream if handler.response_streaming else handler.unary_unary),
+            _guarded(
+                handler.unary_stream if handler.response_streaming else handler.unary_unary,
+                partial(self._on_malformed, handler_call_details.method),
+            ),
             request_deserializer=_or_malformed(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
@@ -65,10 +73,11 @@ def _or_malformed(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]
     return deserialize_safely
 
 
-def _guarded(behavior: Behavior) -> Behavior:
+def _guarded(behavior: Behavior, on_malformed: Callable[[Context], None]) -> Behavior:
     async def call(request: Any, context: Context) -> Any:
         try:
             if isinstance(request, MalformedMessage):
+                on_malformed(context)
                 raise request
             return await behavior(request, context)
         except grpc.aio.AbortError:

@@ -121,7 +121,10 @@ class Completion:
         return self._first_event.cached_count if self._first_event else 0
 
     async def deltas(self) -> AsyncGenerator[Delta]:
-        """Yields the answer as it grows, several tokens at once where they have waited. Closing it stops the work."""
+        """Yield the answer as it grows, several tokens at once where they have waited. Closing it stops the work.
+
+        The first delta of an answer that has to be generated is empty: the engine has admitted the request.
+        """
         if self.finish_reason:  # the resumed tokens are the whole answer
             yield Delta("", (), self.finish_reason)
             return

@@ -29,7 +29,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),  # clients may look after us likewise
+    # a client may send a keepalive ping every 5 s; gRPC's own limit of 5 min would close its connection
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
 
 
@@ -40,7 +41,7 @@ def grpc_server(settings: Settings, servicer: ChatServicer, state: ServiceState)
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_allowed_incoming_connections", connection_limit()),  # others are closed at once
     )
-    server = grpc.aio.server(interceptors=[ErrorBoundary()], options=options)
+    server = grpc.aio.server(interceptors=[ErrorBoundary(servicer.accounting.malformed)], options=options)
     chat_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(state, CHAT_SERVICE), server)
     if settings.reflection:

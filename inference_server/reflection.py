@@ -3,18 +3,46 @@
 The messages of v1 and v1alpha are the same on the wire.
 """
 
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 import grpc
+from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio
 
 _NAMES = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 
 
+class _Reflection(aio.ReflectionServicer):  # type: ignore[misc]  # the package has no types
+    """Reflection that also finds methods by name, and echoes the host, as grpc-go's does."""
+
+    async def ServerReflectionInfo(
+        self, request_iterator: AsyncIterable[reflection_pb2.ServerReflectionRequest], unused_context: Any
+    ) -> AsyncIterator[reflection_pb2.ServerReflectionResponse]:
+        async for response in super().ServerReflectionInfo(request_iterator, unused_context):
+            response.valid_host = response.original_request.host
+            yield response
+
+    def _file_containing_symbol(
+        self, request: reflection_pb2.ServerReflectionRequest, fully_qualified_name: str
+    ) -> reflection_pb2.ServerReflectionResponse:
+        return super()._file_containing_symbol(request, _in_pool(fully_qualified_name))
+
+
+def _in_pool(symbol: str) -> str:
+    """The name by which protobuf's pool finds the file: it knows every symbol but the methods of services."""
+    service, _, method = symbol.rpartition(".")
+    try:
+        known = method in descriptor_pool.Default().FindServiceByName(service).methods_by_name
+    except KeyError:
+        return symbol
+    return service if known else symbol
+
+
 def add_reflection(server: grpc.aio.Server, service_names: tuple[str, ...]) -> None:
     """Makes the services discoverable, reflection itself included."""
-    servicer = aio.ReflectionServicer((*service_names, *_NAMES))
+    servicer = _Reflection((*service_names, *_NAMES))
     method: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=_request_or_empty,

@@ -17,6 +17,7 @@ from inference_server.errors import TookTooLong
 from inference_server.service_state import Phase, ServiceState
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 
+ADMITTED = "chat-admitted"  # the metadata that says so
 _Context = grpc.aio.ServicerContext[Any, Any]
 _STATES: Mapping[Phase, chat_pb2.ModelState] = {
     Phase.LOADING: chat_pb2.MODEL_STATE_LOADING,
@@ -57,7 +58,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         self.loaded: LoadedService | None = None
         self.served = served
         self._state = state
-        self._accounting = accounting
+        self.accounting = accounting
 
     async def CreateChatCompletion(
         self, request: chat_pb2.ChatCompletionRequest, context: _Context
@@ -73,6 +74,8 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         async with self._completion(request, context) as completion, aclosing(completion.deltas()) as deltas:
             first = True
             async for delta in deltas:
+                if not delta.token_ids and not delta.finish_reason:
+                    await context.send_initial_metadata(((ADMITTED, "1"),))
                 if delta.text or delta.finish_reason or delta.logprobs or request.return_token_ids:
                     chunk = to_chunk(completion, self.served.name, delta, first, request)
                     await context.write(chunk)
@@ -101,7 +104,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         self, request: chat_pb2.ChatCompletionRequest, context: _Context
     ) -> AsyncIterator[Completion]:
         """Around every chat: refuses what cannot be answered, bounds the time, accounts for the end."""
-        with self._accounting.chat(context) as record, self._state.chat():
+        with self.accounting.chat(context) as record, self._state.chat():
             try:
                 async with asyncio.timeout(self.served.max_request_s):
                     assert self.loaded

@@ -25,9 +25,15 @@ from observability.stream import unblock
 _POLL_S = 0.1
 _AT_ONCE_S = 0.25
 _LAST_WORDS_S = 1.0
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Two services on one machine would ask for the same metrics ports; whoever wants metrics says where.
-_NO_METRICS = {"INFERENCE_METRICS_PORT": "0", "BRIDGE_METRICS_PORT": "0"}
+# Defaults that the environment overrides. Two services on one machine would ask for the same metrics ports; and pages
+# that are served on this machine, by a developer's web server, may use the service.
+_DEFAULTS = {
+    "INFERENCE_METRICS_PORT": "0",
+    "BRIDGE_METRICS_PORT": "0",
+    "BRIDGE_CORS_ORIGINS": ",".join(f"{scheme}://{host}:*" for scheme in ("http", "https") for host in _LOCAL_HOSTS),
+}
 _PR_SET_PDEATHSIG = 1  # Linux: the kernel signals a process when its parent dies
 TRY_IT = """
   HTTP   http://localhost:{http_port}/v1/chat/completions   (API page: http://localhost:{http_port}/docs)
@@ -152,7 +158,7 @@ def _model_problem(model: str) -> str | None:
 def _start(module: str, *arguments: str) -> "subprocess.Popen[bytes]":
     """A session of its own: the terminal's Ctrl-C reaches this script alone, which ends the programs."""
     command = [sys.executable, "-m", module, *arguments]
-    environment = _NO_METRICS | os.environ
+    environment = _DEFAULTS | os.environ
     return subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_die_with_parent)
 
 

@@ -168,7 +168,8 @@ async def in_process_service(
 def bridge_settings(target: str, **changes: object) -> BridgeSettings:
     """The defaults of the command line, but for a short drain and no metrics' port."""
     defaults: dict[str, object] = {
-        "target": target, "host": "127.0.0.1", "port": 0, "allowed_hosts": (), "max_body_bytes": 4 * 2**20,
+        "target": target, "host": "127.0.0.1", "port": 0, "allowed_hosts": (), "cors_origins": (),
+        "sse_keepalive_s": 10, "max_body_bytes": 4 * 2**20,
         "unknown_fields": "ignore", "read_timeout_s": 10, "drain_timeout_s": 1, "metrics_port": 0, "log_level": "info",
         "log_format": "text",
     }  # fmt: skip

@@ -145,7 +145,9 @@ class Engine:
         resumed_token_ids: tuple[int, ...] = (),
         may_wait: bool = False,
     ) -> AsyncGenerator[list[TokenEvent]]:
-        """Yields whatever tokens have arrived, in order, until one has a finish reason.
+        """Yield whatever tokens have arrived, in order, until one has a finish reason.
+
+        The first item is empty: it says that the request has been admitted and waits for its first step.
 
         resumed_token_ids: the first tokens of the answer, which are not generated again; fewer than max_tokens.
         may_wait: whether tokens may wait for others of their answer, as `mail` says.
@@ -165,6 +167,7 @@ class Engine:
         self._inbox.put(_Add(sequence))
         longest_s = self._max_chunk_delay_s if may_wait else 0.0
         try:
+            yield []
             while not ended:
                 events = await mail.take(pause_s(self._scheduler.running_count, longest_s))
                 ended = events[-1].finish_reason is not None
