@@ -16,13 +16,18 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class FakeUpstream(chat_pb2_grpc.ChatServiceServicer):
-    """Streams `chunk_count` chunks, the later ones once `open` is set; or refuses with `refusal`."""
+    """Streams `chunk_count` chunks, the later ones once `open` is set; or refuses with `refusal`.
+
+    If it tells admission, all chunks come once `open` is set.
+    """
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
         self.open.set()
+        self.tells_admission = False
         self.chunk_count = 3
         self.chunk_text = "x"
+        self.failure_at_start: grpc.StatusCode | None = None  # of a stream that is admitted
         self.failure_at_end: grpc.StatusCode | None = None  # of a stream, behind its last chunk
         self.refusal: tuple[grpc.StatusCode, str, float | None] | None = None
         self.running = 0
@@ -50,6 +55,11 @@ class FakeUpstream(chat_pb2_grpc.ChatServiceServicer):
         self.running += 1
         try:
             await self._refuse_or_begin(context)
+            if self.tells_admission:
+                await context.send_initial_metadata((("chat-admitted", "1"),))
+                await self.open.wait()
+            if self.failure_at_start:
+                await context.abort(self.failure_at_start, "too early")
             for number in range(self.chunk_count):
                 if number:
                     await self.open.wait()

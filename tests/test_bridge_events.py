@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from http_bridge.app import _written
-from http_bridge.events import TextEvents, event
+from http_bridge.events import EventWriter, TextEvents, event
 from http_bridge.schemas import ChatCompletionRequest
 from http_bridge.translate import ChunkTranslator
 from protos.chat.v1 import chat_pb2
@@ -73,9 +72,9 @@ def test_text_from_the_template_is_the_event_written_whole(
 def test_any_chunk_is_sent_as_its_events_written_whole(
     first: chat_pb2.ChatCompletionChunk, body: ChatCompletionRequest, chunk: chat_pb2.ChatCompletionChunk
 ) -> None:
-    translator = ChunkTranslator(first, body)
-    sent = _written(translator, TextEvents(translator.text("")), chunk)
-    assert sent == "".join(map(event, translator.events(chunk)))
+    translator, writer = ChunkTranslator(first, body), EventWriter(body)
+    assert writer.written(first) == "".join(map(event, [translator.opening(), *translator.events(first)]))
+    assert writer.written(chunk) == "".join(map(event, translator.events(chunk)))
 
 
 @pytest.mark.parametrize("content", ["Hello", "你好"])

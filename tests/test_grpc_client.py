@@ -1,10 +1,15 @@
 """gRPC clients: generated stubs, a client made through reflection alone, health probes."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf import json_format
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
@@ -119,6 +124,42 @@ async def test_get_model_tells_what_is_served(stub: "chat_pb2_grpc.ChatServiceAs
     assert (model.dtype, model.device) == ("float32", "cpu")
     assert set(model.request_fields) == set(chat_pb2.ChatCompletionRequest.DESCRIPTOR.fields_by_name)
     assert set(model.versions) == {"torch", "transformers", "grpcio"}
+
+
+SYMBOLS = (
+    "chat.v1.ChatService", "chat.v1.ChatService.CreateChatCompletion", "chat.v1.ChatService.GetModel",
+    "chat.v1.Message", "chat.v1.Message.content", "chat.v1.ROLE_USER", "chat.v1.ChatCompletionRequest._seed",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_finds_every_kind_of_symbol_and_echoes_the_host(service: Service, version: str) -> None:
+    """As the comments of grpc.reflection.v1 and grpc-go have it: a symbol may be `package.service[.method]`."""
+    absent = ("chat.v1.ChatService.Nothing", "chat.v1.Nothing.CreateChatCompletion", "chat.v1", "")
+    asked = [
+        reflection_pb2.ServerReflectionRequest(host="a.example", file_containing_symbol=symbol)
+        for symbol in (*SYMBOLS, *absent)
+    ]
+    async with grpc.aio.insecure_channel(service.grpc_address) as channel:
+        call = channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        answers = [answer async for answer in call(iter(asked))]
+    assert [answer.original_request for answer in answers] == asked
+    assert {answer.valid_host for answer in answers} == {"a.example"}
+    for answer in answers[: len(SYMBOLS)]:
+        files = [FileDescriptorProto.FromString(one) for one in answer.file_descriptor_response.file_descriptor_proto]
+        assert files[0].package == "chat.v1"
+    assert all(answer.error_response.error_code == 5 for answer in answers[len(SYMBOLS) :])  # NOT_FOUND
+
+
+def test_grpcurl_describes_a_method(service: Service) -> None:
+    command = ["grpcurl", "-plaintext", service.grpc_address, "describe", "chat.v1.ChatService.CreateChatCompletion"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    told = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"PATH": path})
+    assert "returns ( .chat.v1.ChatCompletion )" in told.stdout
 
 
 async def test_health_answers_kubernetes_probes(service: Service) -> None:

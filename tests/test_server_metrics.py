@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from importlib.metadata import version
+from typing import Any
 
 import grpc
 import httpx2
@@ -38,6 +39,26 @@ def samples(service: InProcessService) -> dict[str, float]:
 def outcomes(service: InProcessService) -> dict[str, float]:
     counted = {outcome: samples(service)[f'chat_requests_total{{outcome="{outcome}"}}'] for outcome in OUTCOMES}
     return {outcome: count for outcome, count in counted.items() if count}
+
+
+async def test_a_malformed_chat_is_counted_and_told_once_and_a_malformed_probe_is_not(
+    gated: InProcessService, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    metadata = (("x-request-id", "broken"),)
+    async with grpc.aio.insecure_channel(gated.grpc_address) as channel:
+        for path in ("chat.v1.ChatService/GetModel", "grpc.health.v1.Health/Check"):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await channel.unary_unary(f"/{path}", request_serializer=bytes)(b"\xff\xff\xff")
+        whole: Any = channel.unary_unary("/chat.v1.ChatService/CreateChatCompletion", request_serializer=bytes)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await whole(b"\xff\xff\xff", metadata=metadata)
+        stream: Any = channel.unary_stream("/chat.v1.ChatService/StreamChatCompletion", request_serializer=bytes)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stream(b"\xff\xff\xff", metadata=metadata).read()
+    assert outcomes(gated) == {"invalid": 2}
+    lines = [record for record in caplog.records if record.name == "inference_server.accounting"]
+    assert [(record.fields["reason"], record.fields["request_id"]) for record in lines] == [("invalid", "broken")] * 2  # type: ignore[attr-defined]
 
 
 async def test_every_outcome_is_counted_once(gated: InProcessService, caplog: pytest.LogCaptureFixture) -> None:
