@@ -41,5 +41,7 @@ def reference(directory: Path) -> PreTrainedTokenizerBase:
 
 def by_transformers(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
     """The ids that transformers gives a conversation."""
-    turns = [{"role": one.role.value, "content": one.content, "name": one.name} for one in messages]
+    turns = [
+        {"role": one.role.value, "content": one.content} | ({"name": one.name} if one.name else {}) for one in messages
+    ]
     return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))

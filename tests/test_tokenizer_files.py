@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -85,7 +86,7 @@ def test_added_tokens_are_found_where_the_library_finds_them(tokens: list[AddedT
     library.add_tokens(tokens)
     encoding = library.encode(text)
     expected = [(*at, i) for at, i in zip(encoding.offsets, encoding.ids, strict=True) if i]
-    ids = {token.content: (library.token_to_id(token.content), token) for token in tokens}
+    ids = {token.content: (token_id, token) for token_id, token in library.get_added_tokens_decoder().items()}
     found = [(span.start, span.stop, span.token_id) for span in AddedTokens(ids).spans(text)]
     assert found == expected
 
@@ -136,7 +137,7 @@ def test_the_rules_of_tokenizer_json_count(
 
 
 @pytest.mark.parametrize("config", [{}, {"tokenizer_class": None}, {"tokenizer_class": "PreTrainedTokenizerFast"}])
-def test_special_tokens_in_a_template_are_those_of_transformers(config: dict[str, None], tmp_path: Path) -> None:
+def test_special_tokens_in_a_template_are_those_of_transformers(config: dict[str, Any], tmp_path: Path) -> None:
     template = "{{ eos_token }}|{{ pad_token }}|{{ unk_token }}|{{ bos_token }}|{{ messages[0].content }}"
     write_tokenizer(tmp_path, template, **config)
     path = tmp_path / "tokenizer_config.json"
