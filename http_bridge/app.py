@@ -26,7 +26,7 @@ from http_bridge.metrics import Metrics
 from http_bridge.openapi import TIMEOUT_PATTERN, describe
 from http_bridge.paths import SamePaths
 from http_bridge.schemas import ChatCompletionRequest
-from http_bridge.strict_request import StrictRoute
+from http_bridge.strict_request import StrictRequest, StrictRoute
 from http_bridge.translate import finish_reason, to_completion, to_grpc, to_health, to_model_card
 from http_bridge.upstream import ClientGone, Upstream, first_unless_gone
 from protos.chat.v1 import chat_pb2
@@ -108,9 +108,14 @@ def _add_routes(app: FastAPI) -> None:
 
     @app.post(CHAT_PATH, responses={200: {"model": ChatCompletion, "description": _ANSWER}})
     async def chat_completions(
-        body: ChatCompletionRequest, request: Request, upstream: _Upstream, timeout_s: _Timeout, exchange: _AcceptedChat
+        body: ChatCompletionRequest,
+        request: StrictRequest,
+        upstream: _Upstream,
+        timeout_s: _Timeout,
+        exchange: _AcceptedChat,
     ) -> Response:
         """Answers a conversation, whole or as server-sent events."""
+        request.note_ignored_fields()
         asked, exchange.streams = to_grpc(body), bool(body.stream)
         if timeout_s is not None:
             timeout_s -= exchange.elapsed_s

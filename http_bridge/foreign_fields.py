@@ -92,6 +92,11 @@ def is_one_of(value: object, allowed: Values) -> bool:
     return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed)
 
 
+def asks_for_nothing(value: object) -> bool:
+    """Whether it is one of NOTHING; as quick as may be, for values of unknown fields."""
+    return value is None or value is False or value in ("", "none") or value == [] or value == {}
+
+
 def refusals(fields: Mapping[str, Any], neutral: Mapping[str, Values]) -> Iterator[tuple[str, str]]:
     """Yields each field whose value would change the answer, and what to do about it."""
     for name in fields:

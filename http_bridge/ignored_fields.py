@@ -10,11 +10,10 @@ from http_bridge.foreign_fields import (
     NEUTRAL,
     NEUTRAL_IN_MESSAGES,
     NEUTRAL_IN_STREAM_OPTIONS,
-    NOTHING,
     WITHOUT_EFFECT,
     WITHOUT_EFFECT_IN_MESSAGES,
     WITHOUT_EFFECT_IN_PARTS,
-    is_one_of,
+    asks_for_nothing,
 )
 from http_bridge.schemas import ChatCompletionRequest, Message, Resume, StreamOptions, TextPart
 
@@ -66,8 +65,8 @@ def _unknown(body: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _beside(fields: object, known: Set[str], kind: str, place: str) -> Iterator[tuple[str, str, str]]:
-    for name in fields if isinstance(fields, dict) else ():
-        if name not in known and not is_one_of(fields[name], NOTHING):
+    for name, value in fields.items() if isinstance(fields, dict) else ():
+        if name not in known and not asks_for_nothing(value):
             yield kind, place, name
 
 

@@ -55,13 +55,13 @@ class StrictRequest(Request):
         return bytes(received)
 
     async def json(self) -> Any:
-        body = parse_json(await self.body())
-        self._note_ignored(body)
-        return body
+        self._parsed = parse_json(await self.body())
+        return self._parsed
 
-    def _note_ignored(self, body: object) -> None:
-        """Raises ApiError 400 instead if the bridge is set to refuse unknown fields."""
-        found = ignored_fields(body)
+    def note_ignored_fields(self) -> None:
+        """For a body that is valid. Raises ApiError 400 instead if the bridge is set to refuse unknown fields."""
+        found = ignored_fields(self._parsed)
+        del self._parsed
         if found and self.app.state.refuses_unknown_fields:
             field = next(iter(found.values()))
             raise ApiError(400, f"{field}: not a field of this service", param=field)

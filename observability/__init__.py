@@ -1,1 +1,1 @@
-"""Logs and metrics of both programs. Knows neither of them."""
+"""Logs, metrics, signals and addresses of both programs. Knows neither of them."""

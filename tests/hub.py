@@ -37,6 +37,16 @@ def remote_file(path: str, content: bytes) -> RemoteFile:
     return RemoteFile(path, len(content), hashlib.sha256(content).hexdigest())
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What is not the file; without its length, if that is not measured."""
+
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    is_measured: bool = True
+
+
 @dataclass
 class FakeHub:
     """Speaks both hubs' listings; what it does wrong is set by the test."""
@@ -44,6 +54,7 @@ class FakeHub:
     files: dict[str, bytes] = field(default_factory=lambda: FILES | NOT_NEEDED)
     listed: dict[str, dict[str, Any]] = field(default_factory=dict)  # what the listing says otherwise, by path
     breaks_after: list[int] = field(default_factory=list)  # bytes of the shard that each of the next requests gives
+    instead: list["Answer"] = field(default_factory=list)  # of the shard to each of the next requests
     ignores_range: bool = False
     stalls: bool = False
     listing: bytes | None = None
@@ -102,6 +113,9 @@ class Answers(BaseHTTPRequestHandler):
     def _send_file(self, hub: FakeHub, path: str) -> None:
         asked = self.headers.get("range", "")
         hub.requests.append((path, asked))
+        if path == SHARD and hub.instead:
+            self._send_instead(hub.instead.pop(0))
+            return
         content = hub.files[path]
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and not hub.ignores_range else 0
         body = content[start:]
@@ -114,6 +128,15 @@ class Answers(BaseHTTPRequestHandler):
         self.wfile.write(body[:given])
         if hub.stalls and given < len(body):
             threading.Event().wait(20)
+
+    def _send_instead(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        if answer.is_measured:
+            self.send_header("content-length", str(len(answer.body)))
+        self.end_headers()
+        self.wfile.write(answer.body)
 
     def _send(self, status: int, body: bytes, link: str = "") -> None:
         self.send_response(status)

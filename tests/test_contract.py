@@ -256,13 +256,11 @@ async def test_text_parts_are_joined_with_nothing_between(http: httpx2.AsyncClie
     assert joined.json()["usage"] == whole.json()["usage"]
 
 
-async def test_developer_is_system(http: httpx2.AsyncClient) -> None:
-    answers = [
-        (await http.post(CHAT, json={"messages": [{"role": role, "content": "你好"}, *HELLO], "temperature": 0})).json()
-        for role in ("developer", "system")
-    ]
-    assert answers[0]["response"] == answers[1]["response"]
-    assert answers[0]["usage"]["prompt_tokens"] == answers[1]["usage"]["prompt_tokens"]
+def test_developer_is_system_and_names_are_passed_on() -> None:
+    asked = [{"role": "developer", "content": "a", "name": "n"}, {"role": "system", "content": "b"}]
+    developer, system = to_grpc(ChatCompletionRequest.model_validate({"messages": asked})).messages
+    assert developer.role == system.role == chat_pb2.ROLE_SYSTEM
+    assert (developer.name, system.HasField("name")) == ("n", False)
 
 
 async def test_stream_that_asks_for_it_counts_tokens_in_each_message(

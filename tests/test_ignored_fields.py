@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from http_bridge.foreign_fields import NEUTRAL, WITHOUT_EFFECT, is_one_of
+from http_bridge.foreign_fields import NEUTRAL, NOTHING, WITHOUT_EFFECT, asks_for_nothing, is_one_of
 from http_bridge.ignored_fields import IgnoredFieldsLog, ignored_fields
 from http_bridge.schemas import ChatCompletionRequest
 
@@ -30,6 +30,11 @@ def test_log_forgets_after_an_hour_and_holds_no_more_than_it_may(caplog: pytest.
     now_s[0] = 3600.0
     log.note(["0", "0", "new"])
     assert len(caplog.records) == 514
+
+
+@pytest.mark.parametrize("value", [*NOTHING, 0, 0.0, True, 1, "None", [0], {"": 0}, " "])
+def test_the_quick_check_agrees_with_the_table(value: Any) -> None:
+    assert asks_for_nothing(value) == is_one_of(value, NOTHING)
 
 
 def test_names_that_repeat_are_found_in_one_walk() -> None:

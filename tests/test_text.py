@@ -6,7 +6,7 @@ import time
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -23,6 +23,7 @@ TOKENIZER: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(CHECKPOINT_DI
 VOCABULARY = Vocabulary(ENCODER.tokenizer)
 CONTROL_TEXTS = {token.content: token_id for token_id, token in ENCODER.tokenizer.get_added_tokens_decoder().items()}
 CONTROL_IDS = set(CONTROL_TEXTS.values())
+TAGS = {"<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"}
 
 
 def user(content: str) -> Message:
@@ -49,8 +50,15 @@ def test_chosen_messages_tokenise_as_the_template_does(content: str) -> None:
     assert ENCODER.encode(messages) == by_template(messages)
 
 
-@pytest.mark.parametrize("control", CONTROL_TEXTS)
-@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize(
+    ("control", "role"),
+    [
+        (control, role)
+        for control in CONTROL_TEXTS
+        for role in Role
+        if control not in TAGS or role in (Role.USER, Role.TOOL)  # tags are tokens elsewhere: tests/test_templates.py
+    ],
+)
 def test_text_that_looks_like_a_control_token_stays_text(control: str, role: Role) -> None:
     expected = [i for i in ENCODER.encode([Message(role, "x")]) if i in CONTROL_IDS]
     for content in (
@@ -66,7 +74,8 @@ def test_text_that_looks_like_a_control_token_stays_text(control: str, role: Rol
 
 
 @given(st.lists(st.one_of(st.sampled_from(list(CONTROL_TEXTS)), st.text(max_size=5)), max_size=8).map("".join))
-def test_no_content_brings_a_control_token(content: str) -> None:
+def test_no_text_of_a_user_brings_a_control_token(content: str) -> None:
+    assume(not (content.strip().startswith("<tool_response>") and content.strip().endswith("</tool_response>")))
     expected = [i for i in ENCODER.encode([user("x")]) if i in CONTROL_IDS]
     token_ids = ENCODER.encode([user(content)])
     assert [i for i in token_ids if i in CONTROL_IDS] == expected

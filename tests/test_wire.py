@@ -42,8 +42,6 @@ async def talk(bridge: InProcessBridge, sent: bytes, piece_bytes: int | None = N
         for start in range(0, len(sent), piece_bytes or len(sent)):
             writer.write(sent[start : start + (piece_bytes or len(sent))])
             await asyncio.sleep(0)  # a packet of its own, as the bridge sees it
-            if piece_bytes:
-                await asyncio.sleep(0)
         async with asyncio.timeout(GENEROUS_S):
             while piece := await reader.read(2**16):
                 received += piece
@@ -234,7 +232,7 @@ async def test_what_the_rfc_allows_is_served_whole_and_byte_by_byte(bridge: InPr
     [
         CHUNKED_BODY,
         b"".join(b"1\r\n%c\r\n" % byte for byte in BODY) + b"0\r\n\r\n",
-        b"%X;name=value\r\n%b\r\n000;last\r\nX-Sum: 1\r\n\r\n" % (len(BODY), BODY),
+        b"%X;name=value\r\n%b\r\n000;last\r\nX-Sum: 1\r\n\r\n" % (len(BODY), BODY.replace(b" ", b"\n")),
     ],
 )
 @pytest.mark.parametrize("target", [CHAT, f"http://x{CHAT}"])
@@ -252,12 +250,6 @@ async def test_the_smuggled_request_is_not_answered(bridge: InProcessBridge) -> 
     for headers in (["Content-Length: 5", "Transfer-Encoding: chunked"], ["Transfer-Encoding: gzip"]):
         received = await talk(bridge, post(*headers, body=b"0\r\n\r\n" + get()))
         assert received.count(b"HTTP/1.1 4") == received.count(b"\r\n\r\n") == 1
-
-
-async def test_a_lf_in_a_body_is_content(bridge: InProcessBridge) -> None:
-    body = BODY.replace(b" ", b"\n")
-    [said] = await answers(bridge, [post(f"Content-Length: {len(body)}", body=body)])
-    assert [answer_of(received)[0] for received in said] == [200] * len(PIECES)
 
 
 async def test_a_refused_head_request_has_no_body(bridge: InProcessBridge) -> None:

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from inference_server.chat.added_tokens import AddedTokens
 
-_PIECE_CHARACTERS = 16_384  # the library takes up to 300 bytes of memory a character while it works
+_PIECE_CHARACTERS = 4_096  # the library takes up to 300 bytes of memory a character while it works
 # Places at which Qwen's rule always ends a piece, and at which NFC joins nothing: behind a letter or digit and before
 # punctuation or space, and behind a digit.
 _LETTERS = "A-Za-z0-9\u0400-\u0481\u3041-\u3094\u4e00-\u9fa5\uac00-\ud7a3"

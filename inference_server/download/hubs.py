@@ -45,8 +45,10 @@ class Hub:
         return f"cannot reach {host_of(error)} ({reason_of(error)}): check the network, {instead}"
 
     def missing(self, status: int) -> DownloadError:
+        """Hubs say 401 or 403 of what is not there too."""
+        login = ", or gives it to nobody without a login" if status in (401, 403) else ""
         return DownloadError(
-            f"{self.host} has no repository {self.repository} with revision {self.revision} ({status})"
+            f"{self.host} has no repository {self.repository} with revision {self.revision}{login} ({status})"
         )
 
 

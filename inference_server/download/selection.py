@@ -17,7 +17,7 @@ _NEEDED = (
     "*.safetensors",
     "LICENSE",
 )
-_OLDER_TOKENIZER = ("vocab.json", "merges.txt")
+_OLDER_TOKENIZER = ("vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json")
 
 
 def needed(listed: list[RemoteFile], what: str) -> list[RemoteFile]:
