@@ -75,8 +75,9 @@ class ChatServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamChatCompletion(self, request, context):
-        """Returns the answer while it is made. The first message has id, created, model and seed; the last one has the
-        finish reason, usage and timings. Cancelling the call stops the work. Status codes as CreateChatCompletion.
+        """Returns the answer while it is made. Initial metadata with `chat-admitted` is sent when the request has been
+        admitted, which may be long before the first message; a request that is refused gets a status without it. The first
+        message has id, created, model and seed; the last one has the finish reason, usage and timings. Cancelling the call stops the work. Status codes as CreateChatCompletion.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,8 +48,9 @@ class ChatServiceStub:
     DEADLINE_EXCEEDED.
     """
     StreamChatCompletion: _grpc.UnaryStreamMultiCallable[_chat_pb2.ChatCompletionRequest, _chat_pb2.ChatCompletionChunk]
-    """Returns the answer while it is made. The first message has id, created, model and seed; the last one has the
-    finish reason, usage and timings. Cancelling the call stops the work. Status codes as CreateChatCompletion.
+    """Returns the answer while it is made. Initial metadata with `chat-admitted` is sent when the request has been
+    admitted, which may be long before the first message; a request that is refused gets a status without it. The first
+    message has id, created, model and seed; the last one has the finish reason, usage and timings. Cancelling the call stops the work. Status codes as CreateChatCompletion.
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_chat_pb2.GetModelRequest, _chat_pb2.GetModelResponse]
     """Returns what is served and how far it is. Answers from the moment the port is open, also while the model loads."""
@@ -72,8 +73,9 @@ class ChatServiceAsyncStub(ChatServiceStub):
     DEADLINE_EXCEEDED.
     """
     StreamChatCompletion: _aio.UnaryStreamMultiCallable[_chat_pb2.ChatCompletionRequest, _chat_pb2.ChatCompletionChunk]  # type: ignore[assignment]
-    """Returns the answer while it is made. The first message has id, created, model and seed; the last one has the
-    finish reason, usage and timings. Cancelling the call stops the work. Status codes as CreateChatCompletion.
+    """Returns the answer while it is made. Initial metadata with `chat-admitted` is sent when the request has been
+    admitted, which may be long before the first message; a request that is refused gets a status without it. The first
+    message has id, created, model and seed; the last one has the finish reason, usage and timings. Cancelling the call stops the work. Status codes as CreateChatCompletion.
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_chat_pb2.GetModelRequest, _chat_pb2.GetModelResponse]  # type: ignore[assignment]
     """Returns what is served and how far it is. Answers from the moment the port is open, also while the model loads."""
@@ -105,8 +107,9 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _chat_pb2.ChatCompletionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_chat_pb2.ChatCompletionChunk], _abc.AsyncIterator[_chat_pb2.ChatCompletionChunk]]:
-        """Returns the answer while it is made. The first message has id, created, model and seed; the last one has the
-        finish reason, usage and timings. Cancelling the call stops the work. Status codes as CreateChatCompletion.
+        """Returns the answer while it is made. Initial metadata with `chat-admitted` is sent when the request has been
+        admitted, which may be long before the first message; a request that is refused gets a status without it. The first
+        message has id, created, model and seed; the last one has the finish reason, usage and timings. Cancelling the call stops the work. Status codes as CreateChatCompletion.
         """
 
     @_abc_1.abstractmethod
