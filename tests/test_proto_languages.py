@@ -1,4 +1,4 @@
-"""The proto makes code in other languages with their own generators, and the README's command for Go is the right one."""
+"""The proto makes code in other languages with their own generators; the READMEs' command for Go works."""
 
 import re
 import shutil
