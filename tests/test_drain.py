@@ -14,6 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
+from tests.fakes import until
 from tests.programs import ROOT, start_bridge, start_server
 
 STREAMS = 16
