@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from inference_server.checkpoint.check import require_usable
+from inference_server.errors import StartupError
 from observability.stream import unblock
 
 _POLL_S = 0.1
@@ -141,18 +143,11 @@ def _port_problem(name: str, value: str) -> str | None:
 
 
 def _model_problem(model: str) -> str | None:
-    """Only for what is not there; what is there the server examines."""
-    if model == "demo" or Path(model).exists():
-        return None
-    name = Path(model).name
-    if re.fullmatch(r"models/[^/]+", model):
-        return f"MODEL={model}: no such directory; `make download MODEL=Qwen/{name}` fetches it"
-    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model):
-        then = f"make run MODEL=models/{name}"
-        if Path("models", name).exists():
-            return f"MODEL={model}: a repository's name, expected a directory: `{then}`"
-        return f"MODEL={model}: a repository's name, expected a directory: `make download MODEL={model}`, then `{then}`"
-    return f"MODEL={model}: no such directory; `make download` fetches Qwen3 into models/"
+    try:
+        require_usable(model)
+    except StartupError as error:
+        return re.sub(r"\A--model ", "MODEL=", str(error))
+    return None
 
 
 def _start(module: str, *arguments: str) -> "subprocess.Popen[bytes]":

@@ -308,8 +308,8 @@ def test_an_interpreter_without_venv_is_one_line_that_names_the_package(
         (["GRPC_PORT="], 'GRPC_PORT: expected 1 to 65535, got ""'),
         (["GRPC_PORT=50777", "HTTP_PORT=50777"], "GRPC_PORT and HTTP_PORT: expected two ports, got 50777 twice"),
         (["MODEL=Qwen/Qwen3-0.6B"], "`make download MODEL=Qwen/Qwen3-0.6B`, then `make run MODEL=models/Qwen3-0.6B`"),
-        (["MODEL=models/none"], "MODEL=models/none: no such directory; `make download MODEL=Qwen/none` fetches it"),
-        (["MODEL=/no/where"], "MODEL=/no/where: no such directory; `make download` fetches Qwen3 into models/"),
+        (["MODEL=models/none"], "MODEL=models/none: no such directory; `make download` fetches Qwen3-4B-Instruct-2507"),
+        (["MODEL=/no/where"], "MODEL=/no/where: no such directory; `make download` fetches Qwen3-4B-Instruct-2507"),
     ],
 )
 def test_a_bad_variable_is_one_line(variables: list[str], said: str) -> None:
@@ -317,7 +317,7 @@ def test_a_bad_variable_is_one_line(variables: list[str], said: str) -> None:
     ports = {"GRPC_PORT": "50051", "HTTP_PORT": "8000"} | given
     line = run._problem(ports.pop("MODEL", "demo"), ports)
     assert line
-    assert line.endswith(said)
+    assert said in line
     assert "\n" not in line
 
 
