@@ -161,7 +161,8 @@ def _expected(field: str, problem: Mapping[str, Any]) -> str:
         case "too_short":
             return f"expected at least 1 {'text part' if field.endswith('content') else 'id'}, got 0"
         case "literal_error" | "enum":
-            return f"expected one of {', '.join(re.findall(_QUOTED, problem['ctx']['expected']))}"
+            allowed_names = re.findall(_QUOTED, problem["ctx"]["expected"])
+            return f"expected {'one of ' * (len(allowed_names) > 1)}{', '.join(allowed_names)}"
         case kind if kind in _EXPECTED:
             return f"expected {_EXPECTED[kind]}{got}"
     return "not valid"

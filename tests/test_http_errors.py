@@ -46,7 +46,7 @@ BODIES: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "assistant", "content": "", "audio": {"id": "a"}}]}, "messages[0].audio: not supported"),
     (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc"}}]}]},
-        "messages[0].content[0].type: expected one of text",
+        "messages[0].content[0].type: expected text",
     ),
     ({"messages": [{}] * 100_000}, "messages[0].role: required"),
     ({"messages": "hi"}, "messages: expected a list, got a string"),
