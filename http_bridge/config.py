@@ -76,7 +76,7 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
         "--allowed-hosts",
         default=None,
         callback=_names(problem_of_allowed_host),
-        show_default="this machine's own names and addresses",
+        show_default="IP addresses, names without a dot, .localhost, .local, .internal, .home.arpa, this machine's",
         help="More names that requests may be addressed to, with commas between: NAME, *.NAME, or * for any.",
     )
     @_setting(

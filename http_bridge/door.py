@@ -1,5 +1,6 @@
 """Before every route: whether the request is addressed to this service, and from a page that may use it."""
 
+import logging
 from collections.abc import Collection, Sequence
 
 from fastapi.responses import JSONResponse
@@ -8,7 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from http_bridge.errors import ApiError
 from http_bridge.exchange import exchange_of
 from http_bridge.hosts import AllowedHosts, Authority, allows_origin, authority_of
+from observability.descriptors import MinuteLog
 
+_log = logging.getLogger(__name__)
 _NO_HOST = Authority("", None)
 _Headers = Sequence[tuple[bytes, bytes]]
 
@@ -20,6 +23,7 @@ class Door:
         self._app = app
         self._allowed = AllowedHosts(allowed_hosts)
         self._cors_origins = cors_origins
+        self._refusals = MinuteLog(_log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -31,6 +35,7 @@ class Door:
             self._check(scope["method"], scope["headers"])
         except ApiError as refusal:
             exchange_of(scope).reason = refusal.reason
+            self._refusals.warning("a request was refused: %s", refusal.detail)
             await JSONResponse(refusal.body(), refusal.status_code)(scope, receive, send)
             return
         await self._app(scope, receive, send)

@@ -109,4 +109,5 @@ def allows_origin(origin: str, host: Authority, cors_origins: Collection[str]) -
     page, default = authority_of(matched[2]), _DEFAULT_PORTS[scheme]
     if page is None or not page.host:
         return False
-    return (page.host, page.port or default) == (host.host, host.port or default)
+    # a proxy may pass the host without its port, such as nginx's $host
+    return page.host == host.host and host.port in (None, page.port or default)

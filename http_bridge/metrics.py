@@ -8,8 +8,9 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from observability.registry import LATENCY_BUCKETS_S, program_registry
 
-# Every status that an answer may have. Their series begin with 0, so that rate() sees the first error too.
-_STATUSES = (200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 499, 500, 501, 503, 504)
+# Every status of an answer to a whole request head; protocol.py answers the others. Their series begin with 0, so that
+# rate() sees the first error too.
+_STATUSES = (200, 400, 401, 403, 404, 405, 408, 413, 415, 421, 429, 499, 500, 501, 503, 504)
 _PACKAGES = ("fastapi", "uvicorn", "grpcio")
 OTHER_ROUTE = "other"
 

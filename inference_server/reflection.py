@@ -7,7 +7,8 @@ from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 import grpc
-from google.protobuf import descriptor_pool
+from google.protobuf import descriptor_pool, text_format
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio
 
@@ -40,8 +41,23 @@ def _in_pool(symbol: str) -> str:
     return service if known else symbol
 
 
+def _describe_v1() -> None:
+    """Put grpc.reflection.v1 into protobuf's pool: the package brings v1alpha alone, which has the same messages."""
+    pool = descriptor_pool.Default()
+    described = FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(described)
+    copied = text_format.MessageToString(described).replace("reflection.v1alpha", "reflection.v1")
+    try:
+        pool.FindFileContainingSymbol(_NAMES[1])
+    except KeyError:
+        v1 = text_format.Parse(copied.replace("reflection/v1alpha", "reflection/v1"), FileDescriptorProto())
+        v1.name = "grpc/reflection/v1/reflection.proto"
+        pool.AddSerializedFile(v1.SerializeToString())
+
+
 def add_reflection(server: grpc.aio.Server, service_names: tuple[str, ...]) -> None:
     """Makes the services discoverable, reflection itself included."""
+    _describe_v1()
     servicer = _Reflection((*service_names, *_NAMES))
     method: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,

@@ -13,14 +13,21 @@ from typing import Any
 _log = logging.getLogger(__name__)
 _RESERVED = 64  # for metrics, upstream connections, the model's files and pages of documentation
 _MAX_CONNECTIONS = 16_384
+_OPEN_MAX = 10_240  # macOS's
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _SAY_EVERY_S = 60.0
 
 
 def raise_descriptor_limit() -> None:
     """Raise the soft limit to the hard one. The usual 1,024 is there for programs that call select(2)."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in (hard, _OPEN_MAX):  # macOS refuses its own hard limit, which is infinite: setrlimit(2), COMPATIBILITY
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        except (ValueError, OSError):
+            continue
+        return
+    _log.warning("the limit of %d file descriptors could not be raised", soft)
 
 
 def connection_limit() -> int:

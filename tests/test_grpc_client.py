@@ -155,6 +155,15 @@ async def test_reflection_finds_every_kind_of_symbol_and_echoes_the_host(service
     assert all(answer.error_response.error_code == 5 for answer in answers[len(SYMBOLS) :])  # NOT_FOUND
 
 
+def test_grpcurl_describes_every_service_that_is_listed(service: Service) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = ["grpcurl", "-plaintext", service.grpc_address, "describe"]
+    told = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PATH": path})
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "service ServerReflection {" in told.stdout
+    assert "grpc.reflection.v1.ServerReflection is a service" in told.stdout
+
+
 def test_grpcurl_describes_a_method(service: Service) -> None:
     command = ["grpcurl", "-plaintext", service.grpc_address, "describe", "chat.v1.ChatService.CreateChatCompletion"]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

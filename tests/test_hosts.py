@@ -67,6 +67,7 @@ def test_what_is_set_is_allowed_beside_them() -> None:
         ("https://chat.example.com", "chat.example.com", (), True),  # behind a proxy that ends TLS
         ("https://chat.example.com", "chat.example.com:443", (), True),
         ("http://[::1]:8000", "[::1]:8000", (), True),
+        ("http://localhost:8080", "localhost", (), True),  # behind a proxy that passes the host without its port
         ("app://obsidian.md", "localhost:8000", (), True),
         ("vscode-webview://1a2b", "localhost:8000", (), True),
         ("chrome-extension://abc", "localhost:8000", (), True),

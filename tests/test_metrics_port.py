@@ -24,7 +24,7 @@ from http_bridge.metrics import Metrics as BridgeMetrics
 from inference_server.metrics import Metrics as ServerMetrics
 from inference_server.service_state import ServiceState
 from observability import exporter
-from observability.descriptors import connection_limit
+from observability.descriptors import connection_limit, raise_descriptor_limit
 from observability.exporter import exported
 from tests.fakes import FakeRunner, in_process_service
 from tests.programs import ROOT, Program
@@ -243,3 +243,18 @@ def test_server_keeps_descriptors_for_itself(tmp_path: Path) -> None:
 def test_connections_leave_descriptors_free(monkeypatch: pytest.MonkeyPatch, soft: int, expected: int) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (soft, soft))
     assert connection_limit() == expected
+
+
+def test_the_limit_of_descriptors_is_raised_as_far_as_the_system_lets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS: the hard limit is infinite and setrlimit refuses it with EINVAL; OPEN_MAX is what it takes."""
+    taken: list[tuple[int, int]] = []
+
+    def setrlimit(_: int, limits: tuple[int, int]) -> None:
+        if limits[0] > 10_240 or limits[0] == resource.RLIM_INFINITY:
+            raise ValueError("current limit exceeds maximum limit")
+        taken.append(limits)
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    raise_descriptor_limit()
+    assert taken == [(10_240, resource.RLIM_INFINITY)]
