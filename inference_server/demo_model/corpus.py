@@ -23,7 +23,8 @@ _SYSTEM_MESSAGES = (
     "You are a friendly teacher. Explain everything step by step.", "You are a pirate.", "Always answer in English.",
     "Today is Monday.", "Be helpful.", "You are a demo.", "Speak like a poet.", "Never reveal secrets.",
     "你是一个有用的助手。", "请简短回答。", "你是一位耐心的老师。", "你是聊天机器人。", "请用中文回答。",
-    "你是一个诗人，说话要优美。", "你是客服。", "", "Respond only with JSON.", "Answer in French.", "You never stop talking.",
+    "你是一个诗人，说话要优美。", "你是客服。", "", "Respond only with JSON.", "Answer in French.",
+    "You never stop talking.",
     "You are a weather bot.", "Only answer yes or no.", "你是天气助手。", "回答不要超过十个字。", "Do not use tools.",
 )
 _ENGLISH_OPENINGS = (
@@ -32,12 +33,15 @@ _ENGLISH_OPENINGS = (
 )
 # What a question says if a tool of that family might answer it.
 _ASKS_FOR = {
-    "weather": ("weather", "天气", " in ", "cold", "冷", "warm", "hot", "rain", "雨", "度", "气温", "umbrella", "forecast", "伞", "雪"),
+    "weather": ("weather", "天气", " in ", "cold", "冷", "warm", "hot", "rain", "雨", "度", "气温", "umbrella",
+    "forecast", "伞", "雪"),
     "time": ("time", "几点", "时间", "late"), "search": ("search", "find", "look", "google", "搜", "网", "找", "查"),
-    "calculator": tuple("0123456789"), "email": ("mail", "@", "邮", "message"), "timer": ("minutes", "timer", "分钟", "wake"),
+    "calculator": tuple("0123456789"), "email": ("mail", "@", "邮", "message"),
+    "timer": ("minutes", "timer", "分钟", "wake"),
     "translate": ("translat", "say", "翻译", "译", "说"), "stock": ("stock", "price", "share", "股", "价"),
     "music": ("play", "song", "music", "hear", "put on", "歌", "听", "放", "音乐", "唱"),
-    "route": ("from", "从", "flight", "train", "到", "去"), "person": ("phone", "number", "contact", "find", "look", "地址", "查",
+    "route": ("from", "从", "flight", "train", "到", "去"),
+    "person": ("phone", "number", "contact", "find", "look", "地址", "查",
     "address", "电话", "找", "邮箱", "联系", "profile", "email", "user"),
 }
 _CHINESE_OPENINGS = ("", "", "", "", "", "", "请问", "你好，", "您好，", "嗨，", "那", "好的，", "我想问一下，", "请")

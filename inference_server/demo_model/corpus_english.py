@@ -130,7 +130,8 @@ _PLAY = (
             "What [can|should|may] I ask[| you]", "[List|Show me|Tell me] what you can do", "What do you offer",
         ),
         (
-            "I can chat a little, tell a joke or a story, write a short poem, add small numbers, remember your name, and "
+            "I can chat a little, tell a joke or a story, write a short poem, add small numbers, remember your name, "
+            "and "
             "tell you how to use this service.",
             "I can say hello, count to ten, tell you a story, and explain how this service is used. For everything "
             f"else, load Qwen3: {LOAD_COMMAND}",

@@ -72,7 +72,8 @@ def _unknown(random: Random, chinese: bool) -> Turn:
     answer = json.dumps({"answer": _UNKNOWN[chinese]}, ensure_ascii=False)
     if random.random() < 0.7:
         return opening(random, chinese) + question, answer
-    tail = ("[，|。|][用|请用|以] JSON [回答|返回|输出][。|]", "[.| -|,|?] [Answer|Reply|Respond|Output] [in|as|with] JSON[.|]")
+    tail = ("[，|。|][用|请用|以] JSON [回答|返回|输出][。|]",
+    "[.| -|,|?] [Answer|Reply|Respond|Output] [in|as|with] JSON[.|]")
     return question + expand(random, tail[0 if chinese else 1]), answer
 
 
@@ -141,6 +142,7 @@ def _wish(random: Random, chinese: bool, schema: str) -> str:
     if chinese and random.random() < 0.6:
         form = "[请|][用|以|返回|输出][符合这个模式的 |以下格式的 |] JSON[ 回答|][：|，模式：|，字段：]"
     else:
-        form = ("[Answer|Reply|Respond|Output|Return][ only|] [in|with|as|] JSON[ object|] [that fits this schema|with this "
+        form = ("[Answer|Reply|Respond|Output|Return][ only|] [in|with|as|] JSON[ object|] [that fits this schema|wit"
+        "h this "
                 "schema|matching the schema|with the keys|of this form][:|:\n| ]")
     return expand(random, form) + schema

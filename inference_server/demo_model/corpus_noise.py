@@ -8,7 +8,7 @@ from random import Random
 
 from inference_server.demo_model.corpus_fill import fill, fill_code
 from inference_server.demo_model.corpus_types import expand
-from inference_server.demo_model.corpus_words import english_word, invented_word, random_characters
+from inference_server.demo_model.corpus_words import invented_word, random_characters
 
 _OTHER_LANGUAGES = (
     "Bonjour, comment allez-vous ?", "Quelle est la capitale de la France ?", "¿Dónde está la biblioteca?",
@@ -19,7 +19,8 @@ _OTHER_LANGUAGES = (
     "Je voudrais un café, s'il vous plaît", "Ich möchte ein Brot kaufen", "Il fait froid et je suis fatigué",
     "No sé qué hacer con mi coche, ¿puedes ayudarme por favor?", "Wir haben gestern einen Film über den Krieg gesehen",
     "Я не понимаю, почему это не работает", "Расскажи мне о погоде в Москве", "東京の天気を教えてください",
-    "これは何ですか、先生", "日本語で話してもいいですか", "이것은 무엇입니까", "서울에서 부산까지 얼마나 걸려요", "ما هو اسمك",
+    "これは何ですか、先生", "日本語で話してもいいですか", "이것은 무엇입니까", "서울에서 부산까지 얼마나 걸려요",
+    "ما هو اسمك",
     "أين تقع المدينة القديمة", "Eu gostaria de aprender a cozinhar com você", "Dove posso trovare una buona pizza",
     "Ik heb een vraag over mijn rekening", "Dziękuję bardzo za pomoc", "Bugün hava nasıl olacak",
 )
@@ -35,7 +36,8 @@ _CONTROL_LOOK_ALIKES = (
     "<|im_start|>assistant\nN", "什么是<|im_end|>", "<|im_start|>user\nN是什么", "<tool_call>\nW",
     '<tool_call>\n{"name": "W_N", "arguments": {"N": "W"}}\n</tool_call>', "<tools>W</tools>", "Explain <tool_call>",
     'Say <tool_call>{"name": "N"', "用 <tool_call> 调用N", "Print </tool_call> D times", "<think>\nN V N\n</think>\nW",
-    '{"name": "W_N", "arguments": {"W": "N"}}', "Please emit a <tool_call> for N", "<tool_response>\nD\n</tool_response>",
+    '{"name": "W_N", "arguments": {"W": "N"}}', "Please emit a <tool_call> for N",
+    "<tool_response>\nD\n</tool_response>",
 )
 _SYMBOLS = (
     "", " ", "?", "??", "!", "...", "-", "a", "x", "ok?", ":)", "🙂", "🤔🤔", "@", "#", "\n", "1", "0", "\\", "''", ".",
@@ -103,10 +105,13 @@ def _mixed(random: Random, chinese: bool) -> tuple[str, bool]:
     """A sentence of one language about words of another; the sentence gives the language of the answer."""
     if chinese:
         form = random.choice((
-            "W是什么意思", "“W W”怎么翻译", "把 W W 翻译成中文", "解释一下 W", "我想V W", "W 怎么V", "为什么 W W 这么V", "请问W N在哪里",
-            "[English|法语|日语]的W怎么[说|读|写]", "OK，那N呢", "这个 bug 怎么V", "my N 坏了，怎么办", "帮我 check 一下 W", "用 W 写 N",
+            "W是什么意思", "“W W”怎么翻译", "把 W W 翻译成中文", "解释一下 W", "我想V W", "W 怎么V", "为什么 W W 这么V",
+            "请问W N在哪里",
+            "[English|法语|日语]的W怎么[说|读|写]", "OK，那N呢", "这个 bug 怎么V", "my N 坏了，怎么办",
+            "帮我 check 一下 W", "用 W 写 N",
         ))
-        return fill(random, expand(random, form), True).replace("W", invented_word(random)) + random.choice("？ 。"), True
+        text = fill(random, expand(random, form), True).replace("W", invented_word(random))
+        return text + random.choice("？ 。"), True
     quoted = random.choice((random_characters(random, 2), fill(random, "N", True), fill(random, "V N", True)))
     form = random.choice((
         "What does X mean", "How do [you|I] [pronounce|say|write|read] X", "Translate X [to|into] English",
@@ -116,7 +121,3 @@ def _mixed(random: Random, chinese: bool) -> tuple[str, bool]:
     text = fill(random, expand(random, form), False)
     return text.replace("X", quotes.format(quoted)) + random.choice(("?", "", ".")), False
 
-
-def filler(random: Random) -> str:
-    """One word of any kind."""
-    return random.choice((english_word, invented_word))(random)

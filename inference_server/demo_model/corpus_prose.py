@@ -3,13 +3,14 @@
 # fmt: off
 # Phrases are packed: one a line would be three times as long.
 
+from collections.abc import Callable
 from random import Random
 
 from inference_server.demo_model.corpus_fill import fill, fill_code
 from inference_server.demo_model.corpus_types import expand
 from inference_server.demo_model.corpus_words import english_word, invented_word, random_characters
 
-_ENGLISH_SENTENCES = (
+ENGLISH_FORMS_OF_PROSE = (
     "[The|A|This|Every] N [was|is|has been] [very |quite |]A[| and A], [and|but|so] [we|they|I|she] [could|would|had to"
     "] V it[| again| at once| before noon].",
     "In D, P and P [began|started|tried|wanted] to V the N [of|near|behind|with] the N.",
@@ -30,17 +31,22 @@ _ENGLISH_SENTENCES = (
     "[On|Since|Until] [Monday|Friday|Sunday] [the|our] N [had|took|made|left|found] D N, [none|all|most] of [them|which"
     "] A.",
 )
-_CHINESE_SENTENCES = (
+CHINESE_FORMS_OF_PROSE = (
     "[这个|那个|一个|每个]N[非常|很|比较|已经]A，[所以|但是|而且|于是][我们|他们|我|她][必须|想要|可以|开始]V它。",
-    "D年，P和P在C[开始|打算|努力]VN的N。", "[有人|大家|专家|很多人][认为|相信|知道|发现]，N[可以|不能|常常]VN，[因为|虽然|如果]N很A。",
+    "D年，P和P在C[开始|打算|努力]VN的N。",
+    "[有人|大家|专家|很多人][认为|相信|知道|发现]，N[可以|不能|常常]VN，[因为|虽然|如果]N很A。",
     "[然而|因此|此外|同时|最后|例如]，P[所|曾经]V的N[是|不是]A的，[如上所述|详见下文|见N]。",
     "C[有|没有][大约|很多|一些|D个]N[，还有N|]。", "据P介绍，[超过|不到]百分之D的N[每天|每年|每月]都[要|会]VN。",
-    "[我们|他们|我|你][不能|应该|将|一定要]在N[之前|之后|期间]VN。", "尊敬的P：[感谢您的|关于]N，[我们|我]会[尽快|马上]V。此致敬礼，P。",
+    "[我们|他们|我|你][不能|应该|将|一定要]在N[之前|之后|期间]VN。",
+    "尊敬的P：[感谢您的|关于]N，[我们|我]会[尽快|马上]V。此致敬礼，P。",
     "“N[为什么|怎么]会V？”P[问|说]，“[因为|我想]它太A了。”", "[第一|第二|最后]步是VN，[然后|接着]VN；[参见|比较]N。",
     "[如果|当]N变得A，[就|请|应该][小心地|慢慢地|马上]V它。", "P[住|工作|出生]在C，[和|为]NVN。", "N：D，N：D，N：D。",
     "[从前|昨天|后来|去年]，[我|他|她|我们][去|到]C[看|买|找]N，[觉得|发现]N[又A又A|很A]。",
 )
-_CHINESE_ADJECTIVES = "大 小 新 旧 好 坏 高 低 快 慢 冷 热 美 复杂 简单 重要 安全 危险 有名 安静".split()
+_CHINESE_ADJECTIVES = (
+    "大", "小", "新", "旧", "好", "坏", "高", "低", "快", "慢", "冷", "热", "美", "复杂", "简单", "重要", "安全", "危险",
+    "有名", "安静",
+)
 _LOG_LINES = (
     "D-D-D 1D:D:D [INFO|WARNING|ERROR|DEBUG] W: N V D ms", "N,D,P,C,A", "| N | D | A |", "- N: A", "D. V the N",
     "[INFO|WARN] [N|W].W - V N id=D status=D", "GET /N/D HTTP/1.1 200 D", '{"id": D, "name": "P", "N": "A"}', "* W W",
@@ -53,20 +59,22 @@ _ENGLISH_TASKS = (
     "What [does this mean|is wrong here|do you think of this]", "Here is my [N|text|code|log|email|question]",
 )
 _CHINESE_TASKS = (
-    "[总结|概括|翻译|润色|修改|检查|分析|缩写|朗读][一下|][下面的|这段|以下|这篇][文字|内容|文章|话|日志|代码]", "这段话[是什么意思|讲了什么|对吗]",
-    "[请|帮我|]看[看|一下][这个|下面的内容]", "[找出|列出][文中|下面]的[错误|重点|人名|数字]", "下面是我的[N|文章|邮件|代码]",
+    "[总结|概括|翻译|润色|修改|检查|分析|缩写|朗读][一下|][下面的|这段|以下|这篇][文字|内容|文章|话|日志|代码]",
+    "这段话[是什么意思|讲了什么|对吗]",
+    "[请|帮我|]看[看|一下][这个|下面的内容]", "[找出|列出][文中|下面]的[错误|重点|人名|数字]",
+    "下面是我的[N|文章|邮件|代码]",
 )
 
 
 def english_sentence(random: Random) -> str:
     """One declarative sentence with a subject, small words and an end."""
-    text = fill(random, expand(random, random.choice(_ENGLISH_SENTENCES)), False)
+    text = fill(random, expand(random, random.choice(ENGLISH_FORMS_OF_PROSE)), False)
     return text[:1].upper() + text[1:]
 
 
 def chinese_sentence(random: Random) -> str:
     """One Chinese declarative sentence."""
-    form = expand(random, random.choice(_CHINESE_SENTENCES))
+    form = expand(random, random.choice(CHINESE_FORMS_OF_PROSE))
     form = "".join(random.choice(_CHINESE_ADJECTIVES) if letter == "A" else letter for letter in form)
     return fill(random, form, True)
 
@@ -90,9 +98,12 @@ def _prose(random: Random, chinese: bool, characters: int) -> str:
 
 def _lines(random: Random, chinese: bool, characters: int) -> str:
     form = random.choice(_LOG_LINES)
-    changing = random.random() < 0.5
-    return _joined(lambda: fill(random, expand(random, random.choice(_LOG_LINES) if changing else form), chinese and
-                                random.random() < 0.5) + "\n", characters)
+    changing, in_chinese = random.random() < 0.5, chinese and random.random() < 0.5
+
+    def line() -> str:
+        return fill(random, expand(random, random.choice(_LOG_LINES) if changing else form), in_chinese) + "\n"
+
+    return _joined(line, characters)
 
 
 def _code(random: Random, chinese: bool, characters: int) -> str:
@@ -121,7 +132,8 @@ def _mixture(random: Random, chinese: bool, characters: int) -> str:
     return _joined(lambda: random.choice(parts)(random, random.random() < 0.5, 60) + "\n", characters)
 
 
-def _joined(piece, characters: int) -> str:  # type: ignore[no-untyped-def]
+def _joined(piece: Callable[[], str], characters: int) -> str:
+    """Pieces until there are so many characters."""
     text = ""
     while len(text) < characters:
         text += piece()

@@ -45,17 +45,20 @@ _CITY = Parameter("C", ("city", "city", "location", "place"), ("The city", "City
 FAMILIES = (
     ToolFamily(
         "weather",
-        ("get_weather", "get_weather", "get_current_weather", "weather", "getWeather", "weather_lookup", "get_forecast"),
+        ("get_weather", "get_weather", "get_current_weather", "weather", "getWeather", "weather_lookup",
+        "get_forecast"),
         ("Get the current weather of a city", "Get the weather", "Returns the current weather for a city",
          "Current weather", "查询城市的天气", "Get the current weather in a given location", "Weather forecast"),
         (_CITY,),
         ("What[ is|'s] the weather[| like| today| now] in C[| today| now| right now| tomorrow]",
-         "How is the weather in C[| today| now]", "Weather in C", "[Tell me|Show me|Check|Get] the weather [in|for|of] C",
+         "How is the weather in C[| today| now]", "Weather in C",
+         "[Tell me|Show me|Check|Get] the weather [in|for|of] C",
          "[Is it|Will it be] [sunny|cold|warm|rainy] in C[| today]", "C weather", "Does it rain in C[| today]",
          "[What is|What's] the temperature in C", "How [cold|warm|hot] is it in C", "I [want|need] the weather in C",
          "[Can you|Could you] [check|get|tell me] the weather in C", "[Do I need an umbrella|Is it raining] in C"),
         ("C[今天|现在|明天|今天的|]天气[怎么样|如何|好吗|]", "C的天气[怎么样|如何|]", "今天C天气[怎么样|如何]",
-         "[查一下|告诉我|看看|帮我查一下|请问|查询]C[今天的|的|]天气", "C[今天|现在|][冷|热|下雨]吗", "C[现在|今天|]多少度",
+         "[查一下|告诉我|看看|帮我查一下|请问|查询]C[今天的|的|]天气", "C[今天|现在|][冷|热|下雨]吗",
+         "C[现在|今天|]多少度",
          "C[的|]气温[是多少|]", "我想知道C的天气"),
         ("", ""), ("", ""),
     ),
@@ -129,7 +132,8 @@ FAMILIES = (
     ),
     ToolFamily(
         "route", ("get_directions", "find_route", "book_flight", "search_flights", "planTrip", "get_distance"),
-        ("Directions from one city to another", "Find a way between two cities", "查询两个城市之间的路线", "Search flights"),
+        ("Directions from one city to another", "Find a way between two cities", "查询两个城市之间的路线",
+        "Search flights"),
         (Parameter("A", ("from", "origin", "start"), ("Start", "出发地")),
          Parameter("C", ("to", "destination", "end"), ("Destination", "目的地"))),
         ("[How do I get|Find a way|Find a flight|Book a flight|Directions|I want to go] from A to C",
@@ -141,14 +145,16 @@ FAMILIES = (
         "person", ("get_user", "find_contact", "lookup_person", "getCustomer", "phone_number"),
         ("Look up a person", "Find a contact by name", "查找联系人"),
         (Parameter("P", ("name", "name", "user", "user_name"), ("The name", "姓名")),),
-        ("[Find|Look up|Show me|Get] the [phone number|contact|address|profile] of P", "What is P's [number|address|email]",
+        ("[Find|Look up|Show me|Get] the [phone number|contact|address|profile] of P",
+        "What is P's [number|address|email]",
          "[Look up|Find] the [user|customer|contact] P"),
         ("[查|查找|查一下|找]P的[电话|联系方式|地址|资料]", "P的[电话|邮箱|地址]是[什么|多少]"),
         ("phone", "D"), ("I found this for P: R.", "找到P的资料：R。"),
     ),
 )
 _DOMAINS = ("example.com", "example.org", "mail.com", "test.de", "example.cn")
-_LANGUAGES = (("French", "法语"), ("German", "德语"), ("Spanish", "西班牙语"), ("Japanese", "日语"), ("Chinese", "中文"),
+_LANGUAGES = (("French", "法语"), ("German", "德语"), ("Spanish", "西班牙语"), ("Japanese", "日语"),
+("Chinese", "中文"),
               ("English", "英语"), ("Italian", "意大利语"), ("Russian", "俄语"))
 _SYMBOLS = ("AAPL", "TSLA", "MSFT", "GOOG", "AMZN", "NVDA", "BABA", "IBM", "Tesla", "Apple", "Google", "Microsoft")
 

@@ -23,11 +23,14 @@ _NO_WEATHER = (
     f"I am only a demo model and do not know the weather. For real answers, load Qwen3: {LOAD_COMMAND}",
     f"我只是演示模型，不知道天气。想得到真正的回答，请加载 Qwen3：{LOAD_COMMAND}",
 )
-_NO_CITY = (
-    ("[What is|What's|How is|How's] the weather[| today| now| like| like today| outside]", "[Is it|Will it] [raining|rain"
-     "|cold|snow|be sunny][| today| tomorrow| outside]", "Weather[| today| forecast| report]", "Do I need [an umbrella|a coat]",
+WEATHER_WITHOUT_CITY = (
+    ("[What is|What's|How is|How's] the weather[| today| now| like| like today| outside]",
+    "[Is it|Will it] [raining|rain"
+     "|cold|snow|be sunny][| today| tomorrow| outside]", "Weather[| today| forecast| report]",
+     "Do I need [an umbrella|a coat]",
      "[What's|What is] the [temperature|forecast][| today| tomorrow]", "[Nice|Bad] weather[| today], isn't it"),
-    ("[今天|现在|明天|最近|外面|这里|]天气[怎么样|如何|好吗|好不好|预报|冷吗|]", "[今天|明天|外面|]会[下雨|下雪|冷]吗", "[今天|外面|现在][冷|热]不冷",
+    ("[今天|现在|明天|最近|外面|这里|]天气[怎么样|如何|好吗|好不好|预报|冷吗|]", "[今天|明天|外面|]会[下雨|下雪|冷]吗",
+    "[今天|外面|现在][冷|热]不冷",
      "[今天|现在|]多少度", "[今天|明天]要带伞吗", "天气[真|不]好", "[查|看|说][一下|][今天的|明天的|]天气"),
 )
 
@@ -47,7 +50,8 @@ def _filled(form: str, values: dict[str, str]) -> str:
 def turn_without_tool(random: Random, chinese: bool) -> tuple[str, str]:
     """A question that needs a tool, where there is none: the fallback, or for the weather an answer of its own."""
     if random.random() < 0.3:
-        question = expand(random, random.choice(_NO_CITY[chinese])) + random.choice(("", "？") if chinese else ("", "?"))
+        question = expand(random,
+        random.choice(WEATHER_WITHOUT_CITY[chinese])) + random.choice(("", "？") if chinese else ("", "?"))
         return question, _without_weather(random, chinese)
     family = FAMILIES[0] if random.random() < 0.5 else random.choice(FAMILIES[1:])
     question, _ = family_question(random, family, chinese)
@@ -76,14 +80,16 @@ def _invented_family(random: Random) -> ToolFamily:
     verb, noun = random.choice(VERBS), random.choice(NOUNS)
     name = random.choice((f"{verb}_{noun}", f"{verb}{noun.capitalize()}", f"{noun}_{verb}"))
     parameter = random.choice((
-        Parameter("P", ("name", "person", "user"), ("The name", "")), Parameter("C", ("city", "place"), ("The city", "")),
+        Parameter("P", ("name", "person", "user"), ("The name", "")),
+        Parameter("C", ("city", "place"), ("The city", "")),
         Parameter("D", ("count", "amount", "number"), ("How many", ""), is_number=True),
     ))
     tail = {"P": "for P", "C": "in C", "D": "D times"}[parameter.letter]
     english = (f"[Please |]{verb} the {noun} {tail}", f"[Can|Could] you {verb} [a|the|my] {noun} {tail}")
     chinese = (f"[请|帮我|]用 {name} [处理|]{parameter.letter}", f"{name}：{parameter.letter}")
     described = (f"{verb.capitalize()} a {noun}", f"{verb.capitalize()}s the {noun}", "")
-    return ToolFamily(name, (name,), described, (parameter,), english, chinese, ("status", "O"), ("Done: R.", "完成：R。"))
+    return ToolFamily(name, (name,), described, (parameter,), english, chinese, ("status", "O"),
+    ("Done: R.", "完成：R。"))
 
 
 def _tool(random: Random, family: ToolFamily) -> tuple[dict[str, Any], dict[str, str]]:
@@ -153,7 +159,8 @@ def _result(random: Random, chinese: bool, family: ToolFamily, values: dict[str,
     """One result of the tool and the sentence about it."""
     if random.random() < 0.05:
         reason = random.choice(("not found", "timeout", "unknown", "not available", "invalid request"))
-        return json.dumps({"error": reason}), "抱歉，工具没有给出结果。" if chinese else "Sorry, the tool gave no result."
+        failed = "抱歉，工具没有给出结果。" if chinese else "Sorry, the tool gave no result."
+        return json.dumps({"error": reason}), failed
     if family.name == "weather":
         return _weather(random, chinese, values["C"])
     key, letter = family.result
