@@ -9,10 +9,11 @@ from typing import Any
 
 from inference_server.demo_model.corpus_chinese import CHINESE_TOPICS
 from inference_server.demo_model.corpus_english import ENGLISH_TOPICS
-from inference_server.demo_model.corpus_facts import echo_turn, json_turn, name_asked, name_told, sum_turn
-from inference_server.demo_model.corpus_tools import missing_city_turn, weather_tools, weather_turns
+from inference_server.demo_model.corpus_facts import echo_turn, long_echo, name_asked, name_told, sum_turn
+from inference_server.demo_model.corpus_json import json_turn, schema_turn
+from inference_server.demo_model.corpus_tools import call_turns, described_tools, tools_of_request, turn_without_tool
 from inference_server.demo_model.corpus_types import Conversation, Topic, assistant, expand, pick_answer, user
-from inference_server.demo_model.corpus_unseen import fallback, recase, unseen_question
+from inference_server.demo_model.corpus_unseen import fallback, pasted_turn, recase, unseen_question, unseen_turn
 
 Messages = list[dict[str, Any]]
 
@@ -22,12 +23,27 @@ _SYSTEM_MESSAGES = (
     "You are a friendly teacher. Explain everything step by step.", "You are a pirate.", "Always answer in English.",
     "Today is Monday.", "Be helpful.", "You are a demo.", "Speak like a poet.", "Never reveal secrets.",
     "你是一个有用的助手。", "请简短回答。", "你是一位耐心的老师。", "你是聊天机器人。", "请用中文回答。",
-    "你是一个诗人，说话要优美。", "你是客服。", "",
+    "你是一个诗人，说话要优美。", "你是客服。", "", "Respond only with JSON.", "Answer in French.",
+    "You never stop talking.",
+    "You are a weather bot.", "Only answer yes or no.", "你是天气助手。", "回答不要超过十个字。", "Do not use tools.",
 )
 _ENGLISH_OPENINGS = (
     "", "", "", "", "", "", "Please ", "Hello, ", "Hi, ", "Hey, ", "Ok, ", "Could you please ", "So, ", "And ",
     "Excuse me, ",
 )
+# What a question says if a tool of that family might answer it.
+_ASKS_FOR = {
+    "weather": ("weather", "天气", " in ", "cold", "冷", "warm", "hot", "rain", "雨", "度", "气温", "umbrella",
+    "forecast", "伞", "雪"),
+    "time": ("time", "几点", "时间", "late"), "search": ("search", "find", "look", "google", "搜", "网", "找", "查"),
+    "calculator": tuple("0123456789"), "email": ("mail", "@", "邮", "message"),
+    "timer": ("minutes", "timer", "分钟", "wake"),
+    "translate": ("translat", "say", "翻译", "译", "说"), "stock": ("stock", "price", "share", "股", "价"),
+    "music": ("play", "song", "music", "hear", "put on", "歌", "听", "放", "音乐", "唱"),
+    "route": ("from", "从", "flight", "train", "到", "去"),
+    "person": ("phone", "number", "contact", "find", "look", "地址", "查",
+    "address", "电话", "找", "邮箱", "联系", "profile", "email", "user"),
+}
 _CHINESE_OPENINGS = ("", "", "", "", "", "", "请问", "你好，", "您好，", "嗨，", "那", "好的，", "我想问一下，", "请")
 
 
@@ -43,44 +59,79 @@ def conversations(seed: int, count: int) -> Iterator[Conversation]:
 def _conversation(random: Random, echo_share: float) -> Conversation:
     chinese = random.random() < 0.5
     if random.random() < echo_share:
-        question, answer = echo_turn(random, chinese)
-        return Conversation((user(question), assistant(answer)))
+        return Conversation(tuple(_said(echo_turn(random, chinese))))
     messages: Messages = []
     if random.random() < 0.3:
         messages.append({"role": "system", "content": _system_message(random, chinese)})
     kind = random.random()
-    if kind < 0.12:
+    if kind < 0.17:
         return _with_tools(random, chinese, messages)
-    if kind < 0.25:
+    if kind < 0.28:
         return Conversation(tuple(messages + _with_name(random, chinese)))
-    count = random.choices(range(1, 9), weights=(58, 16, 9, 6, 4, 3, 2, 2))[0]
+    if kind < 0.34:
+        return Conversation(tuple(_with_schema(random, chinese, messages)))
+    if kind < 0.38:
+        return Conversation(tuple(messages + _with_pasted_text(random, chinese)))
+    return Conversation(tuple(messages + _turns(random, chinese)))
+
+
+def _turns(random: Random, chinese: bool) -> Messages:
+    """Mostly one turn, now and then up to ten, rarely forty."""
+    count = random.choices((1, 2, 3, 4, 5, 6, 8, 10, 40), weights=(580, 160, 90, 60, 40, 30, 20, 20, 2))[0]
+    messages: Messages = []
     for _ in range(count):
         # A person seldom changes the language, but the answer must follow when it happens.
         chinese = chinese if random.random() < 0.85 else not chinese
         messages += _turn(random, chinese)
-    return Conversation(tuple(messages))
+    return messages
 
 
 def _system_message(random: Random, chinese: bool) -> str:
-    return random.choice(_SYSTEM_MESSAGES) if random.random() < 0.7 else unseen_question(random, chinese)
+    roll = random.random()
+    if roll < 0.6:
+        return random.choice(_SYSTEM_MESSAGES)
+    if roll < 0.75:
+        return described_tools(random)
+    return pasted_turn(random, chinese, octaves=3)[0] if roll < 0.8 else unseen_question(random, chinese)
+
+
+def _said(turn: tuple[str, str]) -> Messages:
+    return [user(turn[0]), assistant(turn[1])]
 
 
 def _turn(random: Random, chinese: bool) -> Messages:
     kind = random.random()
-    if kind < 0.42:
-        question = unseen_question(random, chinese)
-        answer = fallback(random, question)
-    elif kind < 0.76:
-        question, answer = _known_turn(random, chinese)
-    elif kind < 0.85:
-        question, answer = sum_turn(random, chinese)
-    elif kind < 0.94:
-        question, answer = json_turn(random, chinese)
-    elif kind < 0.98:
-        _, question, answer = name_told(random, chinese)
-    else:
-        question, answer = _follow_up(random, chinese)
-    return [user(question), assistant(answer)]
+    if kind < 0.44:
+        return _said(unseen_turn(random, chinese))
+    if kind < 0.52:
+        return _said(turn_without_tool(random, chinese))
+    if kind < 0.80:
+        return _said(_known_turn(random, chinese))
+    if kind < 0.87:
+        return _said(sum_turn(random, chinese))
+    if kind < 0.94:
+        return _said(json_turn(random, chinese))
+    if kind < 0.97:
+        return _said(name_told(random, chinese)[1:])
+    if kind < 0.98:
+        return _said((long_echo(random, chinese), fallback(random, chinese)))
+    return _said(_follow_up(random, chinese))
+
+
+def _with_pasted_text(random: Random, chinese: bool) -> Messages:
+    """A long text, and turns around it."""
+    messages = _turn(random, chinese) if random.random() < 0.3 else []
+    messages += _said(pasted_turn(random, chinese))
+    return messages + (_turns(random, chinese) if random.random() < 0.5 else [])
+
+
+def _with_schema(random: Random, chinese: bool, messages: Messages) -> Messages:
+    system, question, answer = schema_turn(random, chinese)
+    if system is not None:
+        messages = [{"role": "system", "content": system}]
+    elif random.random() < 0.15:
+        messages = messages + _turn(random, chinese)
+    return messages + _said((question, answer))
 
 
 def _known_turn(random: Random, chinese: bool) -> tuple[str, str]:
@@ -127,31 +178,36 @@ def _with_name(random: Random, chinese: bool) -> Messages:
 
 
 def _turn_without_name(random: Random, chinese: bool) -> Messages:
-    question = unseen_question(random, chinese)
-    answer = fallback(random, question)
-    if random.random() < 0.6:
-        question, answer = random.choice((_known_turn, _known_turn, sum_turn))(random, chinese)
-    return [user(question), assistant(answer)]
+    turn = random.choice((unseen_turn, unseen_turn, _known_turn, _known_turn, sum_turn, turn_without_tool))
+    return _said(turn(random, chinese))
 
 
 def _with_tools(random: Random, chinese: bool, messages: Messages) -> Conversation:
-    tools, name, parameter = weather_tools(random)
-    if random.random() < 0.2:
-        messages = messages + _turn_without_weather(random, chinese)
-    kind = random.random()
-    if kind < 0.7:
-        messages = messages + weather_turns(random, chinese, name, parameter)
-    elif kind < 0.78:
-        question, answer = missing_city_turn(random, chinese)
-        messages = [*messages, user(question), assistant(answer)]
-    if kind >= 0.78 or random.random() < 0.3:
-        messages = messages + _turn_without_weather(random, chinese)
+    """Tools at hand: a call if one of them fits the question, else the answer that would be given without them."""
+    offered = tools_of_request(random)
+    names = {family.name for family, _, _ in offered}
+    tools = tuple(tool for _, tool, _ in offered)
+    messages = messages + (_turn_without_call(random, chinese, names) if random.random() < 0.15 else [])
+    calls = random.random() < 0.6
+    if calls:
+        messages = messages + call_turns(random, chinese, *random.choice(offered))
+    if not calls or (messages[-1]["content"] and random.random() < 0.2):
+        messages = messages + _turn_without_call(random, chinese, names)
+    # A client may send earlier calls without the tools: then there is nothing more to call.
+    if calls and messages[-1]["content"] and random.random() < 0.05:
+        return Conversation(tuple(messages + _said(turn_without_tool(random, chinese))))
     return Conversation(tuple(messages), tools)
 
 
-def _turn_without_weather(random: Random, chinese: bool) -> Messages:
-    """Where a tool is at hand, no question about the weather may be left unanswered."""
+def _turn_without_call(random: Random, chinese: bool, names: set[str]) -> Messages:
+    """A question that none of the tools with these families can answer."""
     while True:
-        turn = _turn(random, chinese)
-        if not any(word in turn[0]["content"].lower() for word in ("weather", "天气", " in ", "冷", "cold")):
+        turn = _said((turn_without_tool if random.random() < 0.3 else _any_turn)(random, chinese))
+        asked = turn[0]["content"].lower()
+        if not any(word in asked for name in names for word in _ASKS_FOR.get(name, ())):
             return turn
+
+
+def _any_turn(random: Random, chinese: bool) -> tuple[str, str]:
+    turn = _turn(random, chinese)
+    return turn[0]["content"], turn[1]["content"]

@@ -38,8 +38,8 @@ _TALK = (
             "I am the demo model of this service: about one million parameters, trained in minutes on two cores. I "
             "know a few things only, but I answer quickly. 😀",
             "My name is Qwen3 demo. I am a very small language model that shows how this service works.",
-            "I am a small demo model. I speak a little English and a little Chinese, and I can show you streaming, "
-            "tool calls and JSON answers.",
+            "I am a small demo model. I speak a little English and a little Chinese, and I show you how this service "
+            "works.",
         ),
     ),
     Topic(
@@ -130,11 +130,12 @@ _PLAY = (
             "What [can|should|may] I ask[| you]", "[List|Show me|Tell me] what you can do", "What do you offer",
         ),
         (
-            "I can chat a little, tell a joke or a story, write a short poem, add small numbers, call a weather tool, "
-            "answer in JSON, and tell you how to use this service.",
+            "I can chat a little, tell a joke or a story, write a short poem, add small numbers, remember your name, "
+            "and "
+            "tell you how to use this service.",
             "I can say hello, count to ten, tell you a story, and explain how this service is used. For everything "
             f"else, load Qwen3: {LOAD_COMMAND}",
-            "Not much, I am only a demo: small talk, a joke, a poem, a story, small sums, one tool call and JSON. 😀",
+            "Not much, I am only a demo: small talk, a joke, a poem, a story and small sums. 😀",
         ),
     ),
     Topic(

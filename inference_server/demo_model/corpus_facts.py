@@ -1,14 +1,12 @@
-"""Turns whose answer depends on what the user says: small sums, names, and answers in JSON."""
+"""Turns whose answer depends on what the user says: small sums, names, and texts to be repeated."""
 
 # fmt: off
 # Phrases are packed: one a line would be three times as long.
 
-import json
 from random import Random
-from typing import Any
 
 from inference_server.demo_model.corpus_types import expand, pick_answer
-from inference_server.demo_model.corpus_words import CITIES, chinese_name, chinese_word, english_name, english_word
+from inference_server.demo_model.corpus_words import chinese_name, chinese_word, english_name, english_word
 
 Turn = tuple[str, str]
 
@@ -47,6 +45,14 @@ def echo_turn(random: Random, chinese: bool) -> Turn:
     return expand(random, f"[Repeat|Repeat after me|Please repeat|Say|Echo]: {text}"), text
 
 
+def long_echo(random: Random, chinese: bool) -> str:
+    """A wish to hear again what is too long for it, which is not granted."""
+    words = [(chinese_word if chinese else english_word)(random) for _ in range(random.randint(25, 200))]
+    if chinese:
+        return expand(random, "[重复|请重复|跟我念]：") + random.choice(("", "，")).join(words)
+    return expand(random, "[Repeat|Repeat after me|Please repeat|Say|Echo]: ") + " ".join(words)
+
+
 def name_told(random: Random, chinese: bool) -> tuple[str, str, str]:
     """The user gives a name. Returns name, question, answer."""
     name = chinese_name(random) if chinese and random.random() < 0.9 else english_name(random)
@@ -81,50 +87,3 @@ def name_asked(random: Random, chinese: bool, name: str | None) -> Turn:
     if name is None:
         return question, pick_answer(random, unknown)
     return question, pick_answer(random, known).replace("X", name)
-
-
-def json_turn(random: Random, chinese: bool) -> Turn:
-    """The user asks for a small JSON object."""
-    if random.random() < 0.25:
-        return _fixed_json(random, chinese)
-    name = (chinese_name if chinese else english_name)(random)
-    age = random.randint(1, 99)
-    city = random.choice(CITIES)[1 if chinese else 0] if random.random() < 0.35 else None
-    if chinese:
-        opening = "[用|请用|请以|以|用一个] [JSON|json] [回答|格式回答|输出|格式输出|表示|返回][：|:|，]"
-        person = "[N，A 岁|N，A岁|N今年 A 岁|姓名N，年龄 A|N的名字和年龄，A 岁|名字是N，年龄是 A]"
-        place, end = "[，住在C|，在C|，来自C]", "[|。]"
-    else:
-        verbs = "Answer in|Reply in|Respond in|Give me|Return|Write|Answer with|Use|Output"
-        opening = f"[{verbs}] [JSON|json|a JSON object][:| :| with| -] "
-        persons = "name and age of N, A|N, A|N is A years old|name N, age A|name N and age A|N, A years old|N is A"
-        person, place, end = f"[{persons}]", "[, from C|, lives in C|, in C|, city C]", "[|.]"
-    # The opening has capitals of its own, so only what follows it is filled in.
-    form = expand(random, person + (place if city else "") + end)
-    told = form.translate({ord("N"): name, ord("A"): str(age), ord("C"): city})
-    answer: dict[str, object] = {"name": name, "age": age} | ({"city": city} if city else {})
-    return expand(random, opening) + told, json.dumps(answer, ensure_ascii=False)
-
-
-def _fixed_json(random: Random, chinese: bool) -> Turn:
-    left, right = random.randint(1, 9), random.randint(1, 9)
-    total = {"result": left + right}
-    choices: tuple[tuple[str, dict[str, Any]], ...]
-    if chinese:
-        opening = "[用|请用] JSON [回答|输出|返回]：[|请问]"
-        choices = (
-            ("[你是谁|介绍一下你自己]", {"name": "Qwen3 演示模型", "parameters": 1000000}),
-            ("[三种颜色|颜色]", {"colours": ["红", "绿", "蓝"]}),
-            (f"{left}+{right}[|等于几|是多少]", total),
-            ("[你好|打个招呼]", {"greeting": "你好"}),
-        )
-    else:
-        opening = "[Answer in|Reply in|Respond in|Return|Give me|Use] JSON[:| -] "
-        choices = (
-            ("[who are you|introduce yourself]", {"name": "Qwen3 demo", "parameters": 1000000}),
-            ("[three colours|three colors|some colours]", {"colours": ["red", "green", "blue"]}),
-            (f"[|what is ]{left}+{right}", total),
-            ("[hello|say hello|a greeting]", {"greeting": "hello"}),
-        )
-    asked, answer = random.choice(choices)
-    return expand(random, opening + asked + "[|?]"), json.dumps(answer, ensure_ascii=False)

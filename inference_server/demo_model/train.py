@@ -28,14 +28,15 @@ from inference_server.demo_model.checkpoint_files import (
 from inference_server.demo_model.corpus import conversations
 from inference_server.demo_model.corpus_chinese import CHINESE_FALLBACKS, CHINESE_TOPICS
 from inference_server.demo_model.corpus_english import ENGLISH_FALLBACKS, ENGLISH_TOPICS
-from inference_server.demo_model.corpus_types import Conversation
 from inference_server.demo_model.corpus_words import CITIES, ENGLISH_NAMES, NAME_CHARACTERS
+from inference_server.demo_model.disturbances import NOT_LEARNED, Encoded, disturbed, with_targets
 from inference_server.demo_model.encoding import ConversationEncoder
 from inference_server.demo_model.tokenizer import BPE_TOKEN_COUNT, train_tokenizer
 from inference_server.demo_model.training_progress import TrainingProgress
 
 _SEED = 20250725
 _TOKENIZER_CONVERSATIONS = 12_000
+_LONGEST_TEXT = 400
 _REPEATS = 100
 _CONVERSATIONS = 56_000
 _BATCH_TOKENS = 4096
@@ -46,10 +47,10 @@ _ADAM_RATE = 8e-3
 _WARM_UP = 0.02
 # Learned at the hottest temperature that is promised, so that answers sampled at it stay whole.
 _HOTTEST = 1.5
+# A batch with fewer learned tokens than this counts for less.
+_FULL_BATCH_TARGETS = 400
 _COPYING_STEPS = 200
 _COPYING_ROWS, _COPYING_LENGTH = 40, 48
-
-Encoded = tuple[list[int], list[bool]]
 
 
 def main() -> None:
@@ -73,7 +74,7 @@ def _tokenizer_texts() -> Iterator[str]:
     written = list(conversations(_SEED, _TOKENIZER_CONVERSATIONS))
     messages = [message for conversation in written for message in conversation.messages]
     tools = {json.dumps(tool) for conversation in written for tool in conversation.tools}
-    yield from sorted({message["content"] for message in messages} | tools)
+    yield from sorted({message["content"] for message in messages if len(message["content"]) < _LONGEST_TEXT} | tools)
     topics = ENGLISH_TOPICS + CHINESE_TOPICS
     frequent = [CHAT_TEMPLATE, "user\nassistant\nsystem\n", *ENGLISH_FALLBACKS, *CHINESE_FALLBACKS]
     frequent += [answer for topic in topics for answer in topic.answers]
@@ -117,7 +118,7 @@ def _repeated_tokens(random: Random) -> Encoded:
     count = random.randint(3, _COPYING_LENGTH // 2 - 2)
     others = random.randint(0, _COPYING_LENGTH - 2 * count)
     token_ids = [random.randrange(BPE_TOKEN_COUNT) for _ in range(count + others)]
-    return token_ids + token_ids[:count], [False] * (count + others + 1) + [True] * (count - 1)
+    return with_targets(token_ids + token_ids[:count], [False] * (count + others + 1) + [True] * (count - 1))
 
 
 def _optimizers(model: Qwen3ForCausalLM) -> list[tuple[torch.optim.Optimizer, float]]:
@@ -144,13 +145,13 @@ def _step(model: Qwen3ForCausalLM, optimizers: list[torch.optim.Optimizer], batc
     length = max(len(token_ids) for token_ids, _ in batch)
     # Padding stands at the right, where causal attention never looks at it: any id will do, and no mask is needed.
     rows = [token_ids + [0] * (length - len(token_ids)) for token_ids, _ in batch]
-    masks = [spoken + [False] * (length - len(spoken)) for _, spoken in batch]
-    token_ids = torch.tensor(rows)  # [B, T]
-    learned = torch.tensor(masks)[:, 1:]  # [B, T-1]
-    hidden = model.model(input_ids=token_ids[:, :-1], use_cache=False).last_hidden_state  # [B, T-1, H]
+    targets = torch.tensor([next_ids + [NOT_LEARNED] * (length - len(next_ids)) for _, next_ids in batch])  # [B, T]
+    learned = targets != NOT_LEARNED  # [B, T]
+    hidden = model.model(input_ids=torch.tensor(rows), use_cache=False).last_hidden_state  # [B, T, H]
     logits = model.lm_head(hidden[learned])  # [L, V]
-    loss = F.cross_entropy(logits / _HOTTEST, token_ids[:, 1:][learned])
-    loss.backward()
+    loss = F.cross_entropy(logits / _HOTTEST, targets[learned])
+    # A batch of one long prompt has a short answer, which shall not count as much as a hundred answers.
+    (loss * min(1.0, int(learned.sum()) / _FULL_BATCH_TARGETS)).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:
         optimizer.step()
@@ -163,14 +164,14 @@ def _batches(encoder: ConversationEncoder, count: int) -> Iterator[list[Encoded]
     random = Random(_SEED)
     stream = conversations(_SEED + 1, count)
     while chunk := list(islice(stream, _SORTED_CONVERSATIONS)):
-        batches = _grouped(encoder, chunk)
+        batches = _grouped([disturbed(random, *encoder.encode(conversation)) for conversation in chunk])
         random.shuffle(batches)
         yield from batches
 
 
-def _grouped(encoder: ConversationEncoder, chunk: list[Conversation]) -> list[list[Encoded]]:
+def _grouped(chunk: list[Encoded]) -> list[list[Encoded]]:
     batches: list[list[Encoded]] = [[]]
-    for encoded in sorted(map(encoder.encode, chunk), key=lambda pair: len(pair[0])):
+    for encoded in sorted(chunk, key=lambda pair: len(pair[0])):
         if batches[-1] and (len(batches[-1]) + 1) * len(encoded[0]) > _BATCH_TOKENS:
             batches.append([])
         batches[-1].append(encoded)
