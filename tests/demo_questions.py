@@ -1,11 +1,11 @@
-"""What the demo model is asked: questions it knows with words of the answer, and a hundred that it has never seen."""
+"""What the demo model is asked: questions it knows with words of the answer, and a hundred that it does not."""
 
 LOAD_COMMAND = "make run MODEL=/path/to/Qwen3-4B-Instruct-2507"
 
 KNOWN = (
     ("Hello", ("Hello", "👋")), ("hi!", ("demo model",)), ("Who are you?", ("demo model",)),
     ("Please introduce yourself.", ("demo model",)), ("How are you?", ("thank",)), ("Thanks!", ("welcome",)),
-    ("Goodbye", ("Goodbye",)), ("What can you do?", ("joke", "JSON")), ("Tell me a joke", ("?",)),
+    ("Goodbye", ("Goodbye",)), ("What can you do?", ("joke", "poem")), ("Tell me a joke", ("?",)),
     ("Write a short poem", ("\n",)), ("Tell me a story", ("The end",)),
     ("Count to ten", ("1, 2, 3, 4, 5, 6, 7, 8, 9, 10",)), ("What are the days of the week?", ("Monday", "Sunday")),
     ("Name three colours", ("red", "blue")), ("What is 2+3?", ("5",)), ("What is 1+1?", ("2",)), ("7 + 8 = ?", ("15",)),
@@ -15,7 +15,7 @@ KNOWN = (
     ("How do I check the health?", ("/health", "grpc.health.v1")), ("How do I stop the server?", ("Ctrl+C",)),
     ("Do I need a GPU?", ("No", "CPU")), ("Which model are you?", ("demo model", "million")),
     ("你好，介绍一下你自己", ("演示模型",)), ("你好", ("你好", "👋")), ("你是谁？", ("演示模型",)),
-    ("你好吗", ("很好",)), ("谢谢", ("不客气",)), ("再见", ("再见",)), ("你能做什么？", ("笑话", "JSON")),
+    ("你好吗", ("很好",)), ("谢谢", ("不客气",)), ("再见", ("再见",)), ("你能做什么？", ("笑话", "诗")),
     ("讲个笑话", ("？",)), ("写一首诗", ("\n",)), ("讲个故事", ("机器人", "灯塔")),
     ("从一数到十", ("1、2、3、4、5、6、7、8、9、10",)), ("一周有哪几天？", ("星期一", "星期日")),
     ("有哪些颜色？", ("红", "蓝")), ("1+1等于几？", ("2",)), ("3+4等于多少", ("7",)),

@@ -3,6 +3,7 @@
 Takes nothing from its corpus, so that what it learned there is not what it is tried with.
 """
 
+import inspect
 import json
 import tokenize
 from collections.abc import Callable
@@ -35,7 +36,7 @@ class StressPrompts:
         self._random = Random(seed)
         documents = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
         self._texts = [path.read_text(encoding="utf-8") for path in documents]
-        self._codes = [Path(module.__file__).read_text(encoding="utf-8") for module in (json, tokenize)]
+        self._codes = [inspect.getsource(module) for module in (json, tokenize)]
         self._kinds: tuple[Callable[[int], str], ...] = (
             self._slice, self._slice, self._code, self._words, self._script, self._repeated, self._controls,
             self._numbers,

@@ -195,3 +195,11 @@ DIALOGUES = (
     ("你好", "谢谢", "你是谁", "讲个故事", "好的", "写一首诗", "1+2等于几", "再见", "在吗",
     "还是上回那事儿，你考虑好没"),
 )
+ALL_ENGLISH = (
+    *ENGLISH, *ENGLISH_WEATHER, *ENGLISH_JSON, *ENGLISH_CODE, *ENGLISH_TOOLS, *ENGLISH_WORDS, *OTHER_LANGUAGES,
+    *LONG_ENGLISH,
+)
+ALL_CHINESE = (*CHINESE, *CHINESE_WEATHER, *CHINESE_CODE, *CHINESE_WORDS, *LONG_CHINESE)
+LAST_QUESTIONS = (
+    *ALL_ENGLISH, *ALL_CHINESE, *(question for _, question in WITH_SYSTEM), *(turns[-1] for turns in DIALOGUES),
+)

@@ -64,7 +64,7 @@ def _conversation(random: Random, echo_share: float) -> Conversation:
     if random.random() < 0.3:
         messages.append({"role": "system", "content": _system_message(random, chinese)})
     kind = random.random()
-    if kind < 0.17:
+    if kind < 0.18:
         return _with_tools(random, chinese, messages)
     if kind < 0.28:
         return Conversation(tuple(messages + _with_name(random, chinese)))
@@ -101,9 +101,9 @@ def _said(turn: tuple[str, str]) -> Messages:
 
 def _turn(random: Random, chinese: bool) -> Messages:
     kind = random.random()
-    if kind < 0.44:
+    if kind < 0.41:
         return _said(unseen_turn(random, chinese))
-    if kind < 0.52:
+    if kind < 0.47:
         return _said(turn_without_tool(random, chinese))
     if kind < 0.80:
         return _said(_known_turn(random, chinese))

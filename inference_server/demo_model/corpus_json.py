@@ -106,8 +106,8 @@ def schema_turn(random: Random, chinese: bool) -> tuple[str | None, str, str]:
     fields = [(random.choice(_FACT_KEYS[letter]), _TYPES[letter], value) for letter, value in facts.items()]
     if fields and random.random() < 0.3:
         fields = random.sample(fields, random.randint(1, len(fields)))
-    for key, kind in random.sample(_OTHER_KEYS, random.choice((0, 0, 1, 2) if fields else (1, 1, 2, 3))):
-        fields.append((invented_word(random) if random.random() < 0.3 else key, kind, _DEFAULTS[kind]))
+    for key, kind in random.sample(_OTHER_KEYS, random.choice((0, 0, 0, 1) if fields else (1, 1, 2))):
+        fields.append((invented_word(random) if random.random() < 0.05 else key, kind, _DEFAULTS[kind]))
     random.shuffle(fields)
     answer = json.dumps({key: value for key, _, value in fields}, ensure_ascii=False)
     wish = _wish(random, chinese, _described(random, [(key, kind) for key, kind, _ in fields]))
@@ -119,9 +119,9 @@ def schema_turn(random: Random, chinese: bool) -> tuple[str | None, str, str]:
 def _described(random: Random, fields: list[tuple[str, str]]) -> str:
     """A JSON schema of the fields, or a shorter way to say the same."""
     roll = random.random()
-    if roll < 0.15:
+    if roll < 0.1:
         return json.dumps(dict(fields))
-    if roll < 0.25:
+    if roll < 0.13:
         return ", ".join(key for key, _ in fields)
     items = {"array": {"type": "array", "items": {"type": "string"}}}
     schema: dict[str, Any] = {

@@ -50,7 +50,7 @@ _KANA = (0x3041, 0x3096)
 def noise(random: Random, chinese: bool) -> tuple[str, bool]:
     """One prompt, and whether its answer is in Chinese: only when its words are."""
     kinds = (_code_prompt, _look_alike, _foreign, _characters, _symbols, _keys, _mixed)
-    return random.choices(kinds, weights=(20, 18, 22, 10, 8, 12, 10))[0](random, chinese)
+    return random.choices(kinds, weights=(18, 15, 20, 10, 9, 12, 28))[0](random, chinese)
 
 
 def _code_prompt(random: Random, chinese: bool) -> tuple[str, bool]:
@@ -108,9 +108,12 @@ def _mixed(random: Random, chinese: bool) -> tuple[str, bool]:
             "W是什么意思", "“W W”怎么翻译", "把 W W 翻译成中文", "解释一下 W", "我想V W", "W 怎么V", "为什么 W W 这么V",
             "请问W N在哪里",
             "[English|法语|日语]的W怎么[说|读|写]", "OK，那N呢", "这个 bug 怎么V", "my N 坏了，怎么办",
-            "帮我 check 一下 W", "用 W 写 N",
+            "帮我 check 一下 W", "用 W 写 N", "S 报 W 错了", "S W 被N了，显示 W-W-W", "S 里的 W 总是 W", "W W D 啦",
+            "S D 了，N", "W 的 W 还没 W",
+            "W W，W 吗", "S 跟 S 选 W 吗", "W N W N W", "N W 的", "好的 W", "S 里 W W 一直N",
         ))
-        text = fill(random, expand(random, form), True).replace("W", invented_word(random))
+        words = "".join(invented_word(random) if letter == "W" else letter for letter in expand(random, form))
+        text = fill(random, words, True)
         return text + random.choice("？ 。"), True
     quoted = random.choice((random_characters(random, 2), fill(random, "N", True), fill(random, "V N", True)))
     form = random.choice((
@@ -120,4 +123,3 @@ def _mixed(random: Random, chinese: bool) -> tuple[str, bool]:
     quotes = random.choice(("{}", '"{}"', "'{}'", "“{}”"))
     text = fill(random, expand(random, form), False)
     return text.replace("X", quotes.format(quoted)) + random.choice(("?", "", ".")), False
-

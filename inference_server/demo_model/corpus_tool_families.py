@@ -7,13 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from inference_server.demo_model.corpus_fill import city, fill
-from inference_server.demo_model.corpus_words import (
-    chinese_name,
-    chinese_word,
-    english_name,
-    english_word,
-    invented_word,
-)
+from inference_server.demo_model.corpus_words import CHINESE_NOUNS, NOUNS, chinese_name, english_name, invented_word
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +171,8 @@ def value(random: Random, letter: str, chinese: bool) -> str:
     if letter == "O":
         return random.choice(("ok", "done", "sent", "started", "queued", "success"))
     if letter in "QT":
-        words = random.choice((1, 1, 2, 3))
-        joint = "" if chinese else " "
-        return joint.join((chinese_word if chinese else english_word)(random) for _ in range(words))
+        words = random.sample(CHINESE_NOUNS if chinese else NOUNS, random.choice((1, 1, 2)))
+        return ("" if chinese else " ").join(words)
     if letter == "P":
         return (chinese_name if chinese else english_name)(random)
     return str(random.randint(1, 120)) if letter == "D" else fill(random, letter, chinese)

@@ -65,11 +65,11 @@ def _without_weather(random: Random, chinese: bool) -> str:
 
 def tools_of_request(random: Random) -> list[tuple[ToolFamily, dict[str, Any], dict[str, str]]]:
     """One to four tools: the family of each, its description, and the name of each letter's parameter."""
-    count = random.choices((1, 2, 3, 4), weights=(48, 30, 15, 7))[0]
+    count = random.choices((1, 2, 3, 4), weights=(58, 27, 11, 4))[0]
     families = random.sample(FAMILIES, count)
-    if random.random() < 0.3 and FAMILIES[0] not in families:
+    if random.random() < 0.4 and FAMILIES[0] not in families:
         families[0] = FAMILIES[0]
-    if random.random() < 0.2:
+    if random.random() < 0.08:
         families[-1] = _invented_family(random)
     random.shuffle(families)
     return [(family, *_tool(random, family)) for family in families]
@@ -117,10 +117,11 @@ def _tool(random: Random, family: ToolFamily) -> tuple[dict[str, Any], dict[str,
 
 
 def _property(random: Random, parameter: Parameter, name: str) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": random.choice(("integer", "number")) if parameter.is_number else "string"}
+    schema: dict[str, Any] = {"type": random.choice(("integer", "integer",
+    "number")) if parameter.is_number else "string"}
     if random.random() < 0.35:
         schema["description"] = random.choice(parameter.descriptions)
-    if random.random() < 0.08:
+    if random.random() < 0.05:
         schema["title"] = name.capitalize()
     return dict(reversed(schema.items())) if random.random() < 0.1 else schema
 

@@ -38,7 +38,7 @@ _SEED = 20250725
 _TOKENIZER_CONVERSATIONS = 12_000
 _LONGEST_TEXT = 400
 _REPEATS = 100
-_CONVERSATIONS = 56_000
+_CONVERSATIONS = 64_000
 _BATCH_TOKENS = 4096
 # Batches hold conversations of similar length; this many are sorted at a time.
 _SORTED_CONVERSATIONS = 2048
