@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from inference_server.demo_model import CHECKPOINT_DIR
 from inference_server.engine.pace import Pace, work_of
-from inference_server.engine.types import NO_SAMPLING, Chunk, Computed, SamplingParams, Sequence
+from inference_server.engine.types import NO_SAMPLING, Chunk, SamplingParams, Sequence
 from inference_server.errors import EngineFailed
 from inference_server.loading import load_parts
 from inference_server.service_state import Phase, ServiceState
@@ -116,7 +116,7 @@ async def test_prompt_on_a_slow_processor_is_no_stall_and_a_stuck_engine_is_one(
     while not answering.done():
         phases.add(state.phase)
         await asyncio.sleep(0.01)
-    assert len(warm_up) == answering.result() == 4
+    assert sum(map(len, warm_up)) == answering.result() == 4
     assert phases == {Phase.READY}
     runner.gate.clear()
     asking = asyncio.create_task(answer())
@@ -177,3 +177,16 @@ async def test_stuck_step_turns_health_and_then_ends_every_call() -> None:
             await asking
         assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
         assert service.state.phase is Phase.FAILED
+
+
+def test_one_step_of_a_suspended_process_does_not_blind_the_watchdog() -> None:
+    pace = Pace(work_of(1_000_000, 0))
+    pace.learn_from_one_token(0.1)
+    usual_s = expected_of_one_token(pace)
+    pace.learn_from_one_token(600.0)
+    assert expected_of_one_token(pace) <= 4 * usual_s
+
+
+def expected_of_one_token(pace: Pace) -> float:
+    pace.begin([Chunk(Sequence((0,), NO_SAMPLING), 0, 1)])
+    return pace.expected_s

@@ -1,9 +1,11 @@
 """Which added tokens control the model, and where the text of a message may bring them.
 
-Special tokens, tokens that the chat template names and Qwen's own are control tokens. The text of a message brings
-none, except that tags which are not special (`<think>`, `<tool_call>`) are tokens in system and assistant turns, and
-`<tool_response>` is one around a whole user turn. All others are masked: each character is replaced by a surrogate,
-which no valid text holds, so that nothing around it makes a token of it again. Knows no template and no ids.
+Control tokens are: special tokens; Qwen's own; all of the form `<|...|>`; bracketed ones that the chat template names.
+The text of a message brings none of them, with two exceptions. Qwen's tags (`<think>`, `<tool_call>`) that are not
+special are tokens in system and assistant turns. `<tool_response>` is one around a whole user turn.
+
+All others are masked: each character is replaced by a surrogate, which no valid text holds, so that nothing around it
+makes a token of it again. Knows no template and no ids.
 """
 
 import re
@@ -17,13 +19,14 @@ from inference_server.errors import StartupError
 
 _SURROGATES = range(0xD800, 0xE000)
 _OPEN_RESPONSE, _CLOSE_RESPONSE = "<tool_response>", "</tool_response>"
+_TAGS = ("<tool_call>", "</tool_call>", _OPEN_RESPONSE, _CLOSE_RESPONSE, "<think>", "</think>")
 # What Qwen3 comes with and does not flag as special. Its templates do not name all of it.
 _QWEN_CONTROL = frozenset(
-    ["<tool_call>", "</tool_call>", _OPEN_RESPONSE, _CLOSE_RESPONSE, "<think>", "</think>"]
+    [*_TAGS]
     + [f"<|{name}|>" for name in ("fim_prefix", "fim_middle", "fim_suffix", "fim_pad", "repo_name", "file_sep")]
 )
-_TAG = re.compile(r"</?[\w.:-]+>")
-_PUNCTUATION = re.compile(r"[^\w\s]")
+_MARKER = re.compile(r"<\|.*\|>", re.DOTALL)
+_BRACKETED = re.compile(r"<.*>|\[.*\]|\{.*\}", re.DOTALL)
 _TRUSTED_ROLES = (Role.SYSTEM, Role.ASSISTANT)  # written by the application and by the model
 
 
@@ -38,10 +41,12 @@ class ControlTokens:
         if len(characters) > len(_SURROGATES):
             raise StartupError(f"the tokenizer's control tokens have more than {len(_SURROGATES)} different characters")
         self._masks = {one: chr(code) for one, code in zip(characters, _SURROGATES, strict=False)}
+        self._characters = {mask: one for one, mask in self._masks.items()}
+        self._mask = re.compile("[\ud800-\udfff]")
         self._masked = {content: "".join(self._masks[one] for one in content) for content in tokens}
         self._control = re.compile(any_of(tokens))
         self._edges = sorted({one for content in tokens for one in (content[0], content[-1])})
-        tags = [content for content, token in tokens.items() if not token.special and _TAG.fullmatch(content)]
+        tags = [content for content, token in tokens.items() if not token.special and content in _TAGS]
         self._tags = re.compile(f"({any_of(tags)})")
         self._response = _response_pattern() if {_OPEN_RESPONSE, _CLOSE_RESPONSE} <= set(tags) else None
 
@@ -58,9 +63,7 @@ class ControlTokens:
 
     def unmask(self, text: str) -> str:
         """Return the text with each surrogate replaced by the character that it stands for."""
-        for one, mask in self._masks.items():
-            text = text.replace(mask, one)
-        return text
+        return self._mask.sub(lambda match: self._characters[match.group()], text)
 
     def _outside_allowed(self, text: str, role: Role | None, change: Callable[[str], str]) -> str:
         if (allowed := self._allowed(text, role)) is None:
@@ -88,10 +91,11 @@ class ControlTokens:
 
 
 def _is_control(token: AddedToken, template_literals: str) -> bool:
-    if token.special or token.content in _QWEN_CONTROL:
-        return bool(token.content)
-    is_named = token.content in template_literals
-    return is_named and bool(_PUNCTUATION.search(token.content))  # templates have words and spaces as ordinary text
+    """A marker such as `<|user|>` is one even if the template puts its name together; other brackets if it is named."""
+    content = token.content
+    if token.special or content in _QWEN_CONTROL or _MARKER.fullmatch(content):
+        return bool(content)
+    return content in template_literals and bool(_BRACKETED.fullmatch(content))
 
 
 def _response_pattern() -> re.Pattern[str]:

@@ -1,6 +1,7 @@
 """A checkpoint's tokenizer as its files have it, and its chat template. Knows no ids and no control tokens."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2
 
 from inference_server.errors import StartupError, TemplateRefused
 
+_log = logging.getLogger(__name__)
 _FILE, _OLDER_FILES = "tokenizer.json", ("vocab.json", "merges.txt")
 # What transformers' class for Qwen2 and Qwen3 takes for a token that tokenizer_config.json does not name.
 _QWEN2_CLASSES = (None, "Qwen2Tokenizer", "Qwen2TokenizerFast")
@@ -42,6 +44,9 @@ class ChatTemplate:
             if _is_refusal(error) or isinstance(error, jinja2.UndefinedError):  # undefined: not in this conversation
                 raise TemplateRefused(str(error)) from error
             raise
+        except (TypeError, ValueError, KeyError, ArithmeticError) as error:  # it has rendered another conversation
+            _log.warning("the chat template cannot render a conversation", exc_info=error)
+            raise TemplateRefused("the model's chat template cannot render this conversation") from error
 
     def _render(self, turns: Sequence[Mapping[str, str]]) -> str:
         conversation = [dict(turn) for turn in turns]
@@ -71,7 +76,7 @@ def _read_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     config = _read_json(directory / "tokenizer_config.json") or {}
     if has_file and config.get("tokenizer_class") in _QWEN2_CLASSES and _QWEN2_DEFAULT in tokenizer.get_vocab():
         for name in _QWEN2_DEFAULTED:
-            if name not in config:
+            if name not in config and getattr(tokenizer, name) is None:
                 setattr(tokenizer, name, _QWEN2_DEFAULT)
     return tokenizer
 
@@ -81,6 +86,10 @@ def _choose_template(found: Any, directory: Path) -> str:
     if not found:
         found = (_read_json(directory / "chat_template.json") or {}).get("chat_template")
     if isinstance(found, list):
+        if not all(isinstance(one, dict) and {"name", "template"} <= one.keys() for one in found):
+            raise StartupError(
+                f"{directory}: chat_template: expected a text, or a list of objects with name and template"
+            )
         found = {one["name"]: one["template"] for one in found}
     if isinstance(found, dict):
         if "default" not in found:

@@ -15,6 +15,7 @@ from inference_server.errors import StartupError
 _log = logging.getLogger(__name__)
 ARCHITECTURES = ("Qwen3ForCausalLM", "Qwen3Model")
 _HERE = "this server runs dense Qwen3 models"
+_QUANTISED_TYPES = ("F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "I32", "U32")  # safetensors' names
 _UNQUANTISED = "only bfloat16, float16 and float32 weights are supported; serve the model's unquantised checkpoint"
 
 
@@ -61,7 +62,7 @@ def _require_checkpoint(directory: Path) -> None:
     if "adapter_config.json" in names:
         _log.warning("%s: the adapter beside the weights is not applied: only the weights are served", directory)
     for name, places in stored_weights(directory).items():
-        if places[0].dtype not in DTYPES:
+        if places[0].dtype in _QUANTISED_TYPES or (places[0].dtype not in DTYPES and name.endswith(".weight")):
             raise StartupError(
                 f"{directory}: the weights are quantised: {name} is of type {places[0].dtype}; {_UNQUANTISED}"
             )

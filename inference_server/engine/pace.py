@@ -13,6 +13,7 @@ from inference_server.engine.types import NO_SAMPLING, Chunk, Sequence
 # one of a single token, as with compiled code here; fewer let more be expected of long steps, for slower processors.
 _READING = 8
 _FORGOTTEN = 0.95  # a step that something else held up counts for less with each one that follows
+_MOST_SLOWER = 4.0  # times as slow as the slowest recent one, a single step counts at most
 
 Work = Callable[[Rows[Chunk]], float]
 
@@ -48,7 +49,10 @@ class Pace:
 
     def end(self, seconds: float) -> None:
         """It has ended after so many."""
-        self._s_per_work = max(seconds / self._work(self._running), self._s_per_work * _FORGOTTEN)
+        sample = seconds / self._work(self._running)
+        if self._s_per_work:  # a suspended process is no slow one
+            sample = min(sample, _MOST_SLOWER * self._s_per_work)
+        self._s_per_work = max(sample, self._s_per_work * _FORGOTTEN)
         self._running = ()
 
     def learn_from_one_token(self, seconds: float) -> None:
