@@ -55,6 +55,11 @@ NEUTRAL: Final[Mapping[str, Values]] = {
     "repeat_last_n": (None, 0, 64, -1), "repeat_penalty": (None, 1), "samplers": NOTHING,
     "smoothing_factor": (None, 0), "t_max_predict_ms": (None, 0, -1), "tfs_z": (None, 1), "top_a": (None, 0),
     "top_n_sigma": (None, 0, -1), "typical_p": (None, 1), "xtc_probability": (None, 0),
+    # Others' names for the prompt, the end and the choice of tokens
+    "adapter_name": NOTHING, "bad_words_ids": NOTHING, "data_sources": NOTHING, "force_words_ids": NOTHING,
+    "images": NOTHING, "max_output_tokens": (None,), "min_length": (None, 0), "min_new_tokens": (None, 0),
+    "no_repeat_ngram_size": (None, 0), "options": NOTHING, "random_seed": (None,), "response_schema": _SCHEMA,
+    "stop_sequences": NOTHING, "suppress_tokens": NOTHING, "system": NOTHING, "typical": (None, 1),
     # Whether a model thinks: a model that does so by default would not stop for `false`.
     "enable_thinking": (None,), "reasoning": ({}, None), "think": (None,), "thinking": (None,),
 }  # fmt: skip
@@ -69,7 +74,8 @@ WITHOUT_EFFECT: Final = frozenset({
 
 # What users send back of answers, from here and from elsewhere.
 NEUTRAL_IN_MESSAGES: Final[Mapping[str, Values]] = {
-    "audio": NOTHING, "function_call": NOTHING, "tool_calls": NOTHING,
+    "audio": NOTHING, "function_call": NOTHING, "images": NOTHING, "partial": NOTHING, "prefix": NOTHING,
+    "tool_calls": NOTHING,
 }  # fmt: skip
 WITHOUT_EFFECT_IN_MESSAGES: Final = frozenset({
     "annotations", "cache_control", "created_at", "id", "provider_specific_fields", "reasoning", "reasoning_content",
@@ -80,11 +86,13 @@ WITHOUT_EFFECT_IN_PARTS: Final = frozenset({"annotations", "cache_control", "pro
 
 _INSTEAD: Final[Mapping[str, str]] = {
     "functions": 'leave it out or send function_call "none"', "max_new_tokens": "use max_tokens",
+    "max_output_tokens": "use max_tokens", "min_new_tokens": "use min_tokens", "random_seed": "use seed",
+    "stop_sequences": "use stop", "system": "send a message with role system",
     "n_predict": "use max_tokens", "num_predict": "use max_tokens", "repeat_penalty": "use repetition_penalty",
     "tools": 'leave it out or send tool_choice "none"',
 }  # fmt: skip
 # Tools that must not be called are as good as none.
-_SWITCHED_OFF_BY: Final[Mapping[str, str]] = {"functions": "function_call", "tools": "tool_choice"}
+_SWITCHED_OFF_BY: Final = {"functions": ("function_call", "tool_choice"), "tools": ("tool_choice",)}
 
 
 def is_one_of(value: object, allowed: Values) -> bool:
@@ -106,7 +114,7 @@ def refusals(fields: Mapping[str, Any], neutral: Mapping[str, Values]) -> Iterat
 
 
 def _is_switched_off(name: str, fields: Mapping[str, Any]) -> bool:
-    return name in _SWITCHED_OFF_BY and fields.get(_SWITCHED_OFF_BY[name]) == "none"
+    return any(fields.get(switch) == "none" for switch in _SWITCHED_OFF_BY.get(name, ()))
 
 
 def schemas(neutral: Mapping[str, Values], without_effect: frozenset[str]) -> dict[str, Any]:

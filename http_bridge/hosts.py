@@ -14,7 +14,7 @@ from http_bridge.cors import is_allowed
 
 _REGISTERED_NAME = r"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*"
 _IP_LITERAL = r"\[(?:[0-9A-Fa-f:.]+|[vV][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+)\]"
-_AUTHORITY = re.compile(rf"({_IP_LITERAL}|{_REGISTERED_NAME})(?::([0-9]*))?")
+_AUTHORITY = re.compile(rf"({_IP_LITERAL}|{_REGISTERED_NAME})(?::0*([0-9]{{0,5}}))?")
 _ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)")
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
 _WITHOUT_DOT = re.compile(r"[a-z0-9_-]{1,63}")
@@ -45,6 +45,8 @@ def authority_of(value: str) -> Authority | None:
     if not matched:
         return None
     host, port = matched[1].lower(), matched[2]
+    if port and int(port) >= 2**16:
+        return None
     if host.startswith("["):
         host = host[1:-1]
         if not host.startswith("v") and not _is_ipv6(host):

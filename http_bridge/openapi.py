@@ -12,12 +12,12 @@ from http_bridge.exchange import CHAT_PATH
 
 # Seconds above 0 and at most 86400, without leading zeros.
 TIMEOUT_PATTERN: Final = (
-    r"^(0\.[0-9]{0,8}[1-9]0{0,8}"
-    r"|([1-9][0-9]{0,3}|[1-7][0-9]{4}|8[0-5][0-9]{3}|86[0-3][0-9]{2})(\.[0-9]{1,9})?"
-    r"|86400(\.0{1,9})?)$"
+    r"^(0\.0{0,19}[1-9][0-9]{0,19}"
+    r"|([1-9][0-9]{0,3}|[1-7][0-9]{4}|8[0-5][0-9]{3}|86[0-3][0-9]{2})(\.[0-9]{1,20})?"
+    r"|86400(\.0{1,20})?)$"
 )
 _Json = dict[str, Any]
-_EVERYWHERE: Final = (400, 405, 431, 500)
+_EVERYWHERE: Final = (400, 403, 405, 421, 431, 500)
 _OF_CHATS: Final = (404, 408, 413, 415, 429, 501, 503, 504)
 _UPSTREAM: Final = (404, 503)
 _EVENTS: Final = (

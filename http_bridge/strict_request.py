@@ -71,7 +71,7 @@ class StrictRequest(Request):
     def _require_json_type(self) -> None:
         if not _JSON_TYPE.fullmatch(self.headers.get("content-type", "")):
             raise ApiError(415, "Content-Type: expected application/json")
-        if self.headers.get("content-encoding", "identity") != "identity":
+        if self.headers.get("content-encoding", "").lower() not in ("", "identity"):
             raise ApiError(415, "Content-Encoding: not supported")
 
 

@@ -77,7 +77,7 @@ ENGLISH_TOOLS = (
     "</tool_call></tool_call><tool_call>", "What's on my calendar Thursday?",
 )
 ENGLISH_WORDS = (
-    "Serendipity", "banana", "tax", "antidisestablishmentarianism", "42", "Einstein", "blue", "Zürich", "stop",
+    "Serendipity", "banana", "tax", "antidisestablishmentarianism", "42", "Einstein", "blue", "Zürich", "desist",
     "Qwen", "please", "xkcd", "NaN", "a a a a a a a a a a a a a a a a a a",
     "buffalo " * 40, "no " * 60 + "yes", "0" * 120, "ha" * 50, "🎉" * 30, "fjdksla; fjdksla; qpwoei",
     "zzyzx flimp groob nartle",

@@ -65,7 +65,7 @@ async def test_refusal_is_plain_http_with_retry_after(
     [
         (400, ["0", "-1", "nan", "inf", "1e3", "1_0", "315360000", "86400.1", "9" * 400, ""]),
         (504, ["0.000001", "0.000000001", "0.0001"]),
-        (200, ["86400", "60.5"]),
+        (200, ["86400", "60.5", "29.987654321098765"]),
     ],
 )
 async def test_timeout_is_refused_or_kept(pair: Pair, stream: bool, status: int, values: list[str]) -> None:

@@ -147,3 +147,20 @@ def test_names_are_taken_as_people_write_them() -> None:
     names = " Chat.Example.COM. , *.example.org,10.0.0.1,[::1],"
     command(taken.append).main(["--allowed-hosts", names], standalone_mode=False)
     assert taken[0].allowed_hosts == ("chat.example.com", "*.example.org", "10.0.0.1", "[::1]")
+
+
+@pytest.mark.parametrize("port", ["65536", "999999", "9" * 4400, "-1", "8x"])
+def test_a_port_that_cannot_be_is_no_authority(port: str) -> None:
+    """RFC 9110, 4.2.1 with the 16 bits of TCP's ports."""
+    assert authority_of(f"localhost:{port}") is None
+    host = authority_of("localhost:8000")
+    assert host
+    assert not allows_origin(f"http://localhost:{port}", host, ())
+
+
+def test_ports_may_have_leading_zeros_and_origins_lose_their_default_port() -> None:
+    assert authority_of("localhost:0065535") == authority_of("localhost:65535")
+    chosen: list[Settings] = []
+    origins = "https://a.example:443,http://b.example:80,https://c.example:8443"
+    command(chosen.append).main(["--cors-origins", origins], standalone_mode=False)
+    assert chosen[0].cors_origins == ("https://a.example", "http://b.example", "https://c.example:8443")

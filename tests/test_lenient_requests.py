@@ -105,6 +105,9 @@ async def test_what_asks_for_nothing_is_accepted_and_not_told_of(
 
 CHANGES_THE_ANSWER: list[dict[str, Any]] = [
     {"audio": {"voice": "a", "format": "wav"}}, {"functions": [{"name": "f"}]}, {"function_call": {"name": "f"}},
+    {"images": ["x"]}, {"options": {"num_ctx": 1}}, {"system": "Be brief."}, {"max_output_tokens": 9},
+    {"stop_sequences": ["x"]}, {"random_seed": 1}, {"min_new_tokens": 3}, {"no_repeat_ngram_size": 2},
+    {"suppress_tokens": [1]}, {"response_schema": {"type": "object"}}, {"typical": 0.5}, {"data_sources": [{}]},
     {"best_of": 3}, {"best_of": True}, {"n": 2}, {"n": True}, {"tools": [{"type": "function"}]},
     {"tool_choice": "required"}, {"response_format": {"type": "json_object"}}, {"modalities": ["text", "audio"]},
     {"web_search_options": {}}, {"reasoning_effort": "high"}, {"verbosity": "low"}, {"store": True},
@@ -219,3 +222,25 @@ async def test_chats_too_are_reached_with_a_slash_at_the_end(fake: httpx2.AsyncC
     assert (head.status_code, head.headers["allow"], head.content) == (405, "POST", b"")
     other = await fake.post("/health")
     assert (other.status_code, other.headers["allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize("field", ["prefix", "partial"])
+async def test_a_turn_to_be_continued_is_refused_by_name(field: str, fake: httpx2.AsyncClient) -> None:
+    turns = [*HELLO, {"role": "assistant", "content": "The", field: True}]
+    response = await fake.post(CHAT, json={"messages": turns})
+    assert response.status_code == 400
+    assert f"messages[{len(HELLO)}].{field}: not supported" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("switch", ["function_call", "tool_choice"])
+async def test_functions_that_must_not_be_called_are_as_good_as_none(switch: str, fake: httpx2.AsyncClient) -> None:
+    body = {"messages": HELLO, "functions": [{"name": "f"}], switch: "none"}
+    assert (await fake.post(CHAT, json=body)).status_code == 200
+
+
+@pytest.mark.parametrize(("coding", "status"), [("Identity", 200), ("", 200), ("gzip", 415), ("identity, gzip", 415)])
+async def test_the_content_coding_is_none_in_any_spelling(coding: str, status: int, fake: httpx2.AsyncClient) -> None:
+    """RFC 9110, 8.4.1: codings are case-insensitive."""
+    content = json.dumps({"messages": HELLO}).encode()
+    response = await fake.post(CHAT, content=content, headers=JSON | {"Content-Encoding": coding})
+    assert response.status_code == status

@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from inference_server.demo_model import CHECKPOINT_DIR
 from inference_server.engine.pace import Pace, work_of
-from inference_server.engine.types import NO_SAMPLING, Chunk, SamplingParams, Sequence
+from inference_server.engine.types import NO_SAMPLING, Chunk, Computed, SamplingParams, Sequence
 from inference_server.errors import EngineFailed
 from inference_server.loading import load_parts
 from inference_server.service_state import Phase, ServiceState

@@ -105,7 +105,7 @@ def _turn(random: Random, chinese: bool) -> Messages:
         return _said(unseen_turn(random, chinese))
     if kind < 0.47:
         return _said(turn_without_tool(random, chinese))
-    if kind < 0.80:
+    if kind < 0.76:
         return _said(_known_turn(random, chinese))
     if kind < 0.87:
         return _said(sum_turn(random, chinese))

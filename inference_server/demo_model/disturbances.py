@@ -12,7 +12,7 @@ NOT_LEARNED = -100
 Encoded = tuple[list[int], list[int]]
 """The token ids of a conversation, and for each the id to be learned after it, or NOT_LEARNED."""
 
-_WRONG_TOKEN_SHARE, _ASTRAY_SHARE = 0.12, 0.07
+_WRONG_TOKEN_SHARE, _ASTRAY_SHARE = 0.05, 0.07
 _WRONG_TOKENS = 0.06
 # So many tokens astray are let pass before the end is asked for.
 _REPEATS_LET_PASS, _TOKENS_LET_PASS = 2, 12

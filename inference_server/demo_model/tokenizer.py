@@ -1,6 +1,8 @@
 """Trains the checkpoint's tokenizer: byte-level BPE in the form that Qwen3 publishes, with its control tokens."""
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -51,6 +53,13 @@ def train_tokenizer(texts: Iterable[str]) -> tuple[Tokenizer, Tokenizer]:
     kept = ("".join(character for character in text if ord(character) < 0x1F000) for text in texts)
     plain.train_from_iterator(kept, trainer)
     return with_control_tokens(plain), plain
+
+
+def read_tokenizer(checkpoint_dir: Path) -> tuple[Tokenizer, Tokenizer]:
+    """A checkpoint's tokenizer with control tokens, and the same one without them."""
+    description = json.loads((checkpoint_dir / "tokenizer.json").read_text(encoding="utf-8"))
+    plain = Tokenizer.from_str(json.dumps(description | {"added_tokens": []}))
+    return Tokenizer.from_str(json.dumps(description)), plain
 
 
 def with_control_tokens(plain: Tokenizer) -> Tokenizer:

@@ -31,7 +31,7 @@ from inference_server.demo_model.corpus_english import ENGLISH_FALLBACKS, ENGLIS
 from inference_server.demo_model.corpus_words import CITIES, ENGLISH_NAMES, NAME_CHARACTERS
 from inference_server.demo_model.disturbances import NOT_LEARNED, Encoded, disturbed, with_targets
 from inference_server.demo_model.encoding import ConversationEncoder
-from inference_server.demo_model.tokenizer import BPE_TOKEN_COUNT, train_tokenizer
+from inference_server.demo_model.tokenizer import BPE_TOKEN_COUNT, read_tokenizer, train_tokenizer
 from inference_server.demo_model.training_progress import TrainingProgress
 
 _SEED = 20250725
@@ -57,14 +57,16 @@ def main() -> None:
     """Parses the command line, trains, and writes the checkpoint."""
     parser = argparse.ArgumentParser(description="Train the demo checkpoint.")
     parser.add_argument("--out", type=Path, default=CHECKPOINT_DIR, help="directory of the checkpoint")
+    parser.add_argument("--start", type=Path, help="go on from this checkpoint, at half the learning rates")
     parser.add_argument("--conversations", type=int, default=_CONVERSATIONS, help="how many conversations to train on")
     arguments = parser.parse_args()
     started = time.monotonic()
-    tokenizer, plain = train_tokenizer(_tokenizer_texts())
+    start: Path | None = arguments.start
+    tokenizer, plain = read_tokenizer(start) if start else train_tokenizer(_tokenizer_texts())
     write_tokenizer(arguments.out, tokenizer)
-    model = new_model(tokenizer, _SEED)
+    model = new_model(tokenizer, _SEED) if start is None else Qwen3ForCausalLM.from_pretrained(start)
     encoder = ConversationEncoder(template_renderer(tokenizer), plain, control_ids(tokenizer))
-    loss = train_model(model, encoder, arguments.conversations)
+    loss = train_model(model, encoder, arguments.conversations, is_new=start is None)
     write_model(arguments.out, model, tokenizer)
     print(f"{arguments.out}: loss {loss:.4f} after {time.monotonic() - started:.0f} s")
 
@@ -85,17 +87,18 @@ def _tokenizer_texts() -> Iterator[str]:
         yield from frequent
 
 
-def train_model(model: Qwen3ForCausalLM, encoder: ConversationEncoder, count: int) -> float:
+def train_model(model: Qwen3ForCausalLM, encoder: ConversationEncoder, count: int, is_new: bool) -> float:
     """Trains on fresh conversations with a cosine schedule. Returns the mean loss of the last hundred steps."""
     optimizers = _optimizers(model)
     losses: list[float] = []
     done = 0
     model.train()
-    _learn_copying(model, optimizers)
+    if is_new:
+        _learn_copying(model, optimizers)
     with TrainingProgress(count) as progress:
-        for batch in _batches(encoder, count):
+        for batch in _batches(encoder, count, _SEED + (1 if is_new else 2)):
             for optimizer, peak in optimizers:
-                optimizer.param_groups[0]["lr"] = peak * _schedule(done / count)
+                optimizer.param_groups[0]["lr"] = peak * (1.0 if is_new else 0.5) * _schedule(done / count)
             losses = [*losses[-99:], _step(model, [optimizer for optimizer, _ in optimizers], batch)]
             done += len(batch)
             progress.show(done, sum(losses) / len(losses))
@@ -159,10 +162,10 @@ def _step(model: Qwen3ForCausalLM, optimizers: list[torch.optim.Optimizer], batc
     return loss.item()
 
 
-def _batches(encoder: ConversationEncoder, count: int) -> Iterator[list[Encoded]]:
+def _batches(encoder: ConversationEncoder, count: int, seed: int) -> Iterator[list[Encoded]]:
     """Encodes conversations and groups those of similar length, in random order."""
     random = Random(_SEED)
-    stream = conversations(_SEED + 1, count)
+    stream = conversations(seed, count)
     while chunk := list(islice(stream, _SORTED_CONVERSATIONS)):
         batches = _grouped([disturbed(random, *encoder.encode(conversation)) for conversation in chunk])
         random.shuffle(batches)
