@@ -7,6 +7,7 @@ from typing import Any
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:(?:[0-9]{1,5}|\*))?")
 _EXPOSED = ("Retry-After", "X-Ignored-Fields", "X-Request-Id")
 _MAX_AGE_S = 600
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 def problem_of_origin(origin: str) -> str | None:
@@ -15,6 +16,8 @@ def problem_of_origin(origin: str) -> str | None:
         return None
     matched = _ORIGIN.fullmatch(origin)
     port = (matched[3] or "")[1:] if matched else ""
+    if matched and port == _DEFAULT_PORTS.get(matched[1]):
+        return f"browsers leave out the default port: write {origin.rpartition(':')[0]}"
     if matched and (port in ("", "*") or 0 < int(port) < 2**16):
         return None
     return "expected origins such as https://chat.example.com, http://localhost:* for any port, null, or * for any"
@@ -33,6 +36,7 @@ def cors_options(allowed: Collection[str]) -> dict[str, Any]:
         "allow_headers": ["*"],  # those that the page asks for
         "expose_headers": _EXPOSED,
         "max_age": _MAX_AGE_S,
+        "allow_private_network": True,  # Chrome 104 to 141 asks; else a public page that was chosen would be refused
     }
 
 

@@ -7,8 +7,7 @@ import asyncio
 import logging
 import re
 import uuid
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -23,47 +22,61 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Behavior = Callable[[Any, Context], Awaitable[Any]]
+Deserializer = Callable[[bytes], Any]
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
-def request_id_of(context: Context) -> str:
-    """The id that the client sent as metadata `x-request-id`; empty where there is none of the allowed form."""
-    for key, value in context.invocation_metadata() or ():
+def request_id_of(metadata: "Iterable[tuple[str, str | bytes]] | None") -> str:
+    """Return the id that the client sent as metadata `x-request-id`; empty if there is none of the allowed form."""
+    for key, value in metadata or ():
         if key == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             return value
     return ""
 
 
+def rewrapped(handler: Any, wrap: Callable[[Behavior], Behavior], deserialize: "Deserializer | None" = None) -> Any:
+    """Return the handler with its coroutine wrapped. Handlers with a stream of requests (reflection) stay as they are.
+
+    Streaming handlers are coroutines that call `context.write`.
+    """
+    if handler is None or handler.request_streaming:
+        return handler
+    make = grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
+    return make(
+        wrap(handler.unary_stream if handler.response_streaming else handler.unary_unary),
+        request_deserializer=deserialize or handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+
+
 class ErrorBoundary(grpc.aio.ServerInterceptor):
-    """Wraps unary-unary and unary-stream handlers; streaming handlers are coroutines that call `context.write`."""
+    """Turns every exception into a status. To be the outermost interceptor."""
 
-    def __init__(self, on_malformed: Callable[[str, Context], None] = lambda method, context: None) -> None:
-        """on_malformed is called for a message that no handler will see. method: as `/package.Service/Method`."""
-        self._on_malformed = on_malformed
+    async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        return rewrapped(await continuation(handler_call_details), _guarded)
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any] | None"]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+
+class WellFormed(grpc.aio.ServerInterceptor):
+    """Raises MalformedMessage in the handler's place. To be the innermost interceptor.
+
+    grpc.aio would answer an exception in a deserializer by itself, where no other interceptor sees it.
+    """
+
+    async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Any:
         handler: Any = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming:
-            return handler  # type: ignore[no-any-return]  # unknown method, or reflection
-        wrap = (
-            grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
-        )
-        return wrap(
-            _guarded(
-                handler.unary_stream if handler.response_streaming else handler.unary_unary,
-                partial(self._on_malformed, handler_call_details.method),
-            ),
-            request_deserializer=_or_malformed(handler.request_deserializer),
-            response_serializer=handler.response_serializer,
-        )
+        return handler and rewrapped(handler, _well_formed, _or_malformed(handler.request_deserializer))
 
 
-def _or_malformed(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """grpc.aio answers an exception in a deserializer by itself; the message goes on as an error instead."""
+def _well_formed(behavior: Behavior) -> Behavior:
+    async def call(request: Any, context: Context) -> Any:
+        if isinstance(request, MalformedMessage):
+            raise request
+        return await behavior(request, context)
 
+    return call
+
+
+def _or_malformed(deserialize: Deserializer) -> Deserializer:
     def deserialize_safely(payload: bytes) -> Any:
         try:
             return deserialize(payload)
@@ -73,12 +86,9 @@ def _or_malformed(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]
     return deserialize_safely
 
 
-def _guarded(behavior: Behavior, on_malformed: Callable[[Context], None]) -> Behavior:
+def _guarded(behavior: Behavior) -> Behavior:
     async def call(request: Any, context: Context) -> Any:
         try:
-            if isinstance(request, MalformedMessage):
-                on_malformed(context)
-                raise request
             return await behavior(request, context)
         except grpc.aio.AbortError:
             raise
@@ -102,6 +112,6 @@ def _guarded(behavior: Behavior, on_malformed: Callable[[Context], None]) -> Beh
 
 
 def _internal(error: BaseException, context: Context) -> status_pb2.Status:
-    request_id = request_id_of(context) or uuid.uuid4().hex
+    request_id = request_id_of(context.invocation_metadata()) or uuid.uuid4().hex
     _log.error("request %s failed", request_id, exc_info=error)
     return internal_status(request_id)

@@ -3,7 +3,7 @@
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from inference_server.boundary import ErrorBoundary
+from inference_server.boundary import ErrorBoundary, WellFormed
 from inference_server.config import Settings
 from inference_server.errors import StartupError
 from inference_server.health import HealthServicer
@@ -29,8 +29,9 @@ _CHANNEL_OPTIONS = (
     ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.keepalive_permit_without_calls", 1),
-    # a client may send a keepalive ping every 5 s; gRPC's own limit of 5 min would close its connection
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    # A client may send a keepalive ping each second, the least that gRPC's core allows it, and be early by half of it.
+    # gRPC's own limit of 5 min would close its connection.
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),
 )
 
 
@@ -41,7 +42,8 @@ def grpc_server(settings: Settings, servicer: ChatServicer, state: ServiceState)
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_allowed_incoming_connections", connection_limit()),  # others are closed at once
     )
-    server = grpc.aio.server(interceptors=[ErrorBoundary(servicer.accounting.malformed)], options=options)
+    interceptors = [ErrorBoundary(), servicer.accounting, WellFormed()]
+    server = grpc.aio.server(interceptors=interceptors, options=options)
     chat_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(state, CHAT_SERVICE), server)
     if settings.reflection:

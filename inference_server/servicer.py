@@ -63,7 +63,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def CreateChatCompletion(
         self, request: chat_pb2.ChatCompletionRequest, context: _Context
     ) -> chat_pb2.ChatCompletion:
-        async with self._completion(request, context) as completion:
+        async with self._completion(request) as completion:
             async with aclosing(completion.deltas()) as deltas:
                 answer = [delta async for delta in deltas]
             return to_completion(completion, self.served.name, answer, request.return_token_ids)
@@ -71,7 +71,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def StreamChatCompletion(  # type: ignore[override]  # a coroutine that writes: its end is not left to the garbage collector
         self, request: chat_pb2.ChatCompletionRequest, context: _Context
     ) -> None:
-        async with self._completion(request, context) as completion, aclosing(completion.deltas()) as deltas:
+        async with self._completion(request) as completion, aclosing(completion.deltas()) as deltas:
             first = True
             async for delta in deltas:
                 if not delta.token_ids and not delta.finish_reason:
@@ -100,16 +100,15 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         return response
 
     @asynccontextmanager
-    async def _completion(
-        self, request: chat_pb2.ChatCompletionRequest, context: _Context
-    ) -> AsyncIterator[Completion]:
-        """Around every chat: refuses what cannot be answered, bounds the time, accounts for the end."""
-        with self.accounting.chat(context) as record, self._state.chat():
+    async def _completion(self, request: chat_pb2.ChatCompletionRequest) -> AsyncIterator[Completion]:
+        """Around every chat: refuses what cannot be answered, bounds the time."""
+        with self._state.chat():
             try:
                 async with asyncio.timeout(self.served.max_request_s):
                     assert self.loaded
                     chat_request = to_chat_request(request, self.served.max_messages)
-                    record.completion = await self.loaded.completions.open(chat_request)
-                    yield record.completion
+                    completion = await self.loaded.completions.open(chat_request)
+                    self.accounting.record.completion = completion
+                    yield completion
             except TimeoutError as error:
                 raise TookTooLong(self.served.max_request_s) from error

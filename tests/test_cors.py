@@ -39,6 +39,13 @@ def test_what_is_no_origin_is_refused_in_words(origin: str) -> None:
     assert "expected origins such as" in (problem_of_origin(origin) or "")
 
 
+@pytest.mark.parametrize("origin", ["https://chat.example.com:443", "http://localhost:80", "http://[::1]:80"])
+def test_a_default_port_which_no_browser_sends_is_refused_in_words(origin: str) -> None:
+    """The serialization of an origin in the HTML standard has no port where it is the scheme's default."""
+    assert problem_of_origin(origin) == f"browsers leave out the default port: write {origin.rpartition(':')[0]}"
+    assert problem_of_origin(origin.replace("http:", "app:").replace("https:", "http:")) is None
+
+
 @pytest.mark.parametrize(
     ("origin", "allowed"),
     [
@@ -76,6 +83,19 @@ async def test_a_preflight_allows_the_page_and_what_it_asks_for(
     refused = await served[1].options(CHAT, headers={"Origin": "https://evil.example"} | ask)
     assert refused.status_code == 400
     assert "Access-Control-Allow-Origin" not in refused.headers
+
+
+async def test_a_public_page_may_reach_a_private_network_if_it_was_chosen(
+    served: tuple[FakeUpstream, httpx2.AsyncClient],
+) -> None:
+    """The draft on private network access, which Chrome 104 to 141 follows."""
+    ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Private-Network": "true"}
+    answer = await served[1].options(CHAT, headers={"Origin": PAGE} | ask)
+    assert answer.status_code == 200
+    assert answer.headers["Access-Control-Allow-Private-Network"] == "true"
+    foreign = await served[1].options(CHAT, headers={"Origin": "https://evil.example"} | ask)
+    assert foreign.status_code == 400
+    assert "Access-Control-Allow-Origin" not in foreign.headers
 
 
 async def test_every_answer_to_the_page_carries_the_headers(served: tuple[FakeUpstream, httpx2.AsyncClient]) -> None:
