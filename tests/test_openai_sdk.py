@@ -8,6 +8,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 
 CHINESE: list[ChatCompletionMessageParam] = [{"role": "user", "content": "你好，介绍一下你自己"}]
 ENGLISH: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
+COUNT: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Count to ten"}]
 
 
 async def test_sdk_gets_a_whole_answer(sdk: openai.AsyncOpenAI) -> None:
@@ -151,7 +152,7 @@ async def test_sdk_penalties_change_the_answer(sdk: openai.AsyncOpenAI) -> None:
     async def ask(repetition_penalty: float = 1, **penalties: float) -> str | None:
         extra = {"ignore_eos": True, "repetition_penalty": repetition_penalty}
         answer: ChatCompletion = await sdk.chat.completions.create(  # type: ignore[call-overload]
-            model="demo", messages=ENGLISH, temperature=0, max_tokens=60, extra_body=extra, **penalties
+            model="demo", messages=COUNT, temperature=0, max_tokens=60, extra_body=extra, **penalties
         )
         return answer.choices[0].message.content
 

@@ -60,7 +60,7 @@ def description() -> Json:
 def test_the_chat_operation_is_described_whole(description: Json) -> None:
     chat = description["paths"]["/v1/chat/completions"]["post"]
     assert set(chat["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
-    errors = {"400", "404", "405", "408", "413", "415", "429", "431", "500", "501", "503", "504"}
+    errors = {"400", "403", "404", "405", "408", "413", "415", "421", "429", "431", "500", "501", "503", "504"}
     assert set(chat["responses"]) == {"200"} | errors
     for status in errors:
         content = chat["responses"][status]["content"]

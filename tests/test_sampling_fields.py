@@ -17,7 +17,7 @@ from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 
 ENCODER = PromptEncoder(CHECKPOINT_DIR)
 VOCABULARY = Vocabulary(ENCODER.tokenizer)
-PROMPT = ENCODER.encode([Message(Role.USER, "Hello")])
+PROMPT = ENCODER.encode([Message(Role.USER, "Count to ten")])
 MODEL_ENDS = [2502, 2500]
 CHAT = "/v1/chat/completions"
 Stub: TypeAlias = "chat_pb2_grpc.ChatServiceAsyncStub"
@@ -25,7 +25,7 @@ Stub: TypeAlias = "chat_pb2_grpc.ChatServiceAsyncStub"
 
 def hello(**fields: Any) -> chat_pb2.ChatCompletionRequest:
     """Greedy unless said otherwise."""
-    message = chat_pb2.Message(role=chat_pb2.ROLE_USER, content="Hello")
+    message = chat_pb2.Message(role=chat_pb2.ROLE_USER, content="Count to ten")
     return chat_pb2.ChatCompletionRequest(messages=[message], return_token_ids=True, **({"temperature": 0.0} | fields))
 
 

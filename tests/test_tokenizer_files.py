@@ -74,7 +74,8 @@ def test_added_words_tokenise_as_those_of_transformers(
 
 flagged = st.builds(
     AddedToken,
-    st.text("ab<> ", min_size=1, max_size=4).filter(lambda text: bool(text.strip())),
+    # tokens that begin or end with white space overlap others in the library, which then fails itself ("bad split")
+    st.text("ab<> ", min_size=1, max_size=4).filter(lambda text: bool(text) and text == text.strip()),
     single_word=st.booleans(), lstrip=st.booleans(), rstrip=st.booleans(), normalized=st.just(False),
 )  # fmt: skip
 
