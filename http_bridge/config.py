@@ -3,7 +3,6 @@
 The only reader of the command line and the environment; all others get the frozen Settings.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,6 @@ from http_bridge.hosts import problem_of_allowed_host
 from protos.chat.v1.target import problem_of_target
 
 _ENVIRONMENT = "BRIDGE"
-_DEFAULT_PORT = re.compile(r"(?<=\Ahttp://)(.*):80\Z|(?<=\Ahttps://)(.*):443\Z")  # browsers leave it out of an origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ def _names(problem_of: Callable[[str], str | None]) -> Callable[..., tuple[str, 
         for name in names:
             if problem := problem_of(name):
                 raise click.BadParameter(f'{problem}; got "{name}"')
-        return tuple(_DEFAULT_PORT.sub(r"\1\2", name.removesuffix(".")) for name in names)
+        return tuple(name.removesuffix(".") for name in names)
 
     return checked
 
