@@ -13,17 +13,29 @@ ROOT = Path(__file__).resolve().parent.parent
 START_S = 60.0  # a generous end, not a measurement
 
 
+def clean_environment() -> dict[str, str]:
+    """This process's environment without the service's settings and without the make that runs the tests.
+
+    A make inside another one prints the directories that it enters and the level it runs at.
+    """
+    settings = ("INFERENCE_", "BRIDGE_", "DOWNLOAD_", "CHAT_")
+    of_make = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
+    return {name: value for name, value in os.environ.items() if not name.startswith(settings) and name not in of_make}
+
+
+def run_make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A target of the Makefile with its variables, run to its end."""
+    return subprocess.run(["make", *arguments], cwd=ROOT, env=clean_environment(), capture_output=True, text=True)
+
+
 class Program:
     """A child process whose output is collected line by line."""
 
     def __init__(self, *command: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
-        clean = {
-            k: v for k, v in os.environ.items() if not k.startswith(("INFERENCE_", "BRIDGE_", "DOWNLOAD_", "CHAT_"))
-        }
         self.process = subprocess.Popen(
             command,
             cwd=cwd,
-            env=clean | (env or {}),
+            env=clean_environment() | (env or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

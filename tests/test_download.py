@@ -4,7 +4,6 @@ import fcntl
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from inference_server.download.selection import pinned as known
 from inference_server.download.transfer import Transfer
 from inference_server.download.types import DownloadError, RemoteFile
 from tests.hub import FILES, REPOSITORY, SHARD, FakeHub, remote_file, running_hub
-from tests.programs import ROOT, Program
+from tests.programs import Program, run_make
 
 
 @pytest.fixture
@@ -79,7 +78,7 @@ def test_the_needed_files_arrive_and_the_command_that_serves_them_is_said(
 def test_makes_variables_choose_the_repository_and_the_hub(
     variables: list[str], repository: str, source: str, directory: str
 ) -> None:
-    asked = subprocess.run(["make", "-n", "download", *variables], cwd=ROOT, capture_output=True, text=True, check=True)
+    asked = run_make("-n", "download", *variables)
     [line] = [line for line in asked.stdout.splitlines() if "inference_server.download" in line]
     chosen: list[Settings] = []
     command(chosen.append).main(shlex.split(line.split("inference_server.download")[1]), standalone_mode=False)

@@ -12,7 +12,7 @@ import pytest
 
 from scripts import run, set_up
 from scripts.set_up import Environment, SetUpError, builds, choose, driver_version
-from tests.programs import ROOT
+from tests.programs import ROOT, run_make
 
 INDEX = "http://index.invalid/whl"
 TABLE = builds("2.13.0", INDEX)
@@ -71,7 +71,7 @@ class FakeVenv:
         target = f"{self.directory}/run.installed"
         chosen = {"VENV": self.directory, "PYTHON": sys.executable, "TORCH_INDEX": INDEX, "DRIVER_FILE": "/nowhere"}
         assigned = [f"{name}={value}" for name, value in chosen.items()]
-        return subprocess.run(["make", target, *assigned, *variables], cwd=ROOT, capture_output=True, text=True)
+        return run_make(target, *assigned, *variables)
 
 
 def write_program(path: Path, text: str) -> Path:
@@ -323,8 +323,7 @@ def test_a_bad_variable_is_one_line(variables: list[str], said: str) -> None:
 
 @pytest.mark.parametrize("variable", ["GRPC_PORT=abc", "MODEL=Qwen/Qwen3-0.6B"])
 def test_make_run_says_a_bad_variable_before_anything_is_installed(tmp_path: Path, variable: str) -> None:
-    command = ["make", "run", f"VENV={tmp_path}/venv", f"PYTHON={sys.executable}", variable]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = run_make("run", f"VENV={tmp_path}/venv", f"PYTHON={sys.executable}", variable)
     assert done.returncode == 2
     [line] = errors(done)
     assert line.startswith(variable.split("=")[0])

@@ -64,13 +64,13 @@ def _conversation(random: Random, echo_share: float) -> Conversation:
     if random.random() < 0.3:
         messages.append({"role": "system", "content": _system_message(random, chinese)})
     kind = random.random()
-    if kind < 0.18:
-        return _with_tools(random, chinese, messages)
     if kind < 0.28:
+        return _with_tools(random, chinese, messages)
+    if kind < 0.36:
         return Conversation(tuple(messages + _with_name(random, chinese)))
-    if kind < 0.34:
+    if kind < 0.46:
         return Conversation(tuple(_with_schema(random, chinese, messages)))
-    if kind < 0.38:
+    if kind < 0.50:
         return Conversation(tuple(messages + _with_pasted_text(random, chinese)))
     return Conversation(tuple(messages + _turns(random, chinese)))
 
@@ -188,7 +188,7 @@ def _with_tools(random: Random, chinese: bool, messages: Messages) -> Conversati
     names = {family.name for family, _, _ in offered}
     tools = tuple(tool for _, tool, _ in offered)
     messages = messages + (_turn_without_call(random, chinese, names) if random.random() < 0.15 else [])
-    calls = random.random() < 0.6
+    calls = random.random() < 0.5
     if calls:
         messages = messages + call_turns(random, chinese, *random.choice(offered))
     if not calls or (messages[-1]["content"] and random.random() < 0.2):
@@ -202,7 +202,7 @@ def _with_tools(random: Random, chinese: bool, messages: Messages) -> Conversati
 def _turn_without_call(random: Random, chinese: bool, names: set[str]) -> Messages:
     """A question that none of the tools with these families can answer."""
     while True:
-        turn = _said((turn_without_tool if random.random() < 0.3 else _any_turn)(random, chinese))
+        turn = _said((turn_without_tool if random.random() < 0.6 else _any_turn)(random, chinese))
         asked = turn[0]["content"].lower()
         if not any(word in asked for name in names for word in _ASKS_FOR.get(name, ())):
             return turn
