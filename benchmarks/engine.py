@@ -19,7 +19,7 @@ import click
 from inference_server.config import command
 from inference_server.engine.engine import Engine
 from inference_server.engine.step import Step
-from inference_server.engine.types import QueueLimits, SamplingParams
+from inference_server.engine.types import SamplingParams
 from inference_server.loading import LoadedParts, load_parts
 
 _PROMPT_TOKENS = 2000
@@ -142,7 +142,7 @@ def timed(spent: dict[str, list[tuple[float, float]]], *places: tuple[str, Any, 
 
 async def measure(parts: LoadedParts, what: str, runs: int) -> None:
     failures: list[BaseException] = []
-    engine = Engine(Step(parts.runner, parts.sampler), parts.scheduler, QueueLimits(1000, 2**40), failures.append)
+    engine = Engine(Step(parts.runner, parts.sampler), parts.scheduler, failures.append)
     engine.start()
     await {"gap": gap, "turn": turn, "step": step}[what](engine, parts, runs)
     await engine.stop()

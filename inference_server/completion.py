@@ -7,10 +7,12 @@ import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
+from inference_server.admission import Place
 from inference_server.chat.reply import Reply, Vocabulary
 from inference_server.chat.types import ChatRequest
+from inference_server.encode_queue import EncodeQueue
 from inference_server.engine.types import FinishReason, SamplingParams, TokenEvent
 from inference_server.errors import InvalidField, PromptTooLong, UnknownModel
 from protos.chat.v1.ranges import Range
@@ -19,13 +21,7 @@ if TYPE_CHECKING:  # these two bring torch and transformers, which take seconds 
     from inference_server.chat.prompt import PromptEncoder
     from inference_server.engine.engine import Engine
 
-# A prompt of this many characters takes a few milliseconds; longer ones go to a worker thread.
-_INLINE_CHARACTERS = 2_000
-_CHARACTERS_A_TURN = 20  # what the template adds
-_INLINE_TOKENS = 2_000  # of a resumed answer, in the same time
-
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
+_INLINE_TOKENS = 2_000  # of a resumed answer: a few milliseconds; longer ones go to a worker thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +77,9 @@ class Completion:
         params: SamplingParams,
         arrived_s: float,
         on_gap: Callable[[float], None],
+        client: str = "",
     ) -> None:
-        """on_gap gets the seconds between each two tokens."""
+        """on_gap gets the seconds between each two tokens. client: who asks, for fair turns."""
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self.created_s = int(time.time())
         self.seed = params.seed
@@ -96,6 +93,7 @@ class Completion:
         self._resumed_token_ids: tuple[int, ...] = ()
         self._arrived_s = arrived_s
         self._on_gap = on_gap
+        self._client = client
         self._first_event: TokenEvent | None = None
         self._last_event: TokenEvent | None = None
 
@@ -116,6 +114,11 @@ class Completion:
         return self._first_event is not None
 
     @property
+    def started_s(self) -> float | None:
+        """time.perf_counter() at its first step; None before a token has come."""
+        return self._first_event.started_s if self._first_event else None
+
+    @property
     def cached_token_count(self) -> int:
         """Of the prompt's tokens, how many came from the cache."""
         return self._first_event.cached_count if self._first_event else 0
@@ -130,7 +133,9 @@ class Completion:
             return
         # the engine knows no stop texts: what may end one is looked at as soon as it is there
         may_wait = not self._reply.has_stop_texts
-        tokens = self._engine.generate(self._prompt_token_ids, self._params, self._resumed_token_ids, may_wait)
+        tokens = self._engine.generate(
+            self._prompt_token_ids, self._params, self._resumed_token_ids, may_wait, self._client
+        )
         async with aclosing(tokens) as arrivals:
             async for events in arrivals:
                 delta = self._take(events)
@@ -200,15 +205,15 @@ class Completions:
         """
         self.max_context_tokens = max_context_tokens
         self._engine = engine
-        self._encoder = encoder
+        self._prompts = EncodeQueue(encoder, max_context_tokens)
         self._vocabulary = vocabulary
         self._defaults = defaults
         self._served_names = served_names
         self._stop_token_ids = stop_token_ids
         self._on_gap = on_gap
 
-    async def open(self, request: ChatRequest) -> Completion:
-        """Encodes the prompt and settles every default.
+    async def open(self, request: ChatRequest, place: Place | None = None) -> Completion:
+        """Encodes the prompt and settles every default. place: the request's; the server's own have none.
 
         Raises UnknownModel, InvalidField, QueueFull and PromptTooLong.
         """
@@ -216,23 +221,24 @@ class Completions:
         if request.model is not None and request.model not in self._served_names:
             raise UnknownModel(self._served_names[0])
         self._require_known_tokens(request)
-        self._engine.require_room()  # before the work of encoding
-        prompt_token_ids = await self._encode(request)
+        prompt_token_ids = await self._prompts.encode(request.messages, request.max_tokens)
         room = self.max_context_tokens - len(prompt_token_ids)
         if room < (request.max_tokens or 1):
             raise PromptTooLong(len(prompt_token_ids), request.max_tokens, self.max_context_tokens)
         params = self._params(request, room)
         _require_agreement(request, params)
+        if place:
+            place.require_token_room(len(prompt_token_ids) + len(request.resumed_token_ids))
         reply = Reply(self._vocabulary, request.stop, params.min_tokens)
-        completion = Completion(self._engine, reply, prompt_token_ids, params, arrived_s, self._on_gap)
+        client = place.caller.name if place else ""
+        completion = Completion(self._engine, reply, prompt_token_ids, params, arrived_s, self._on_gap, client)
         if resumed := request.resumed_token_ids:
             ends = params.stop_token_ids | (frozenset() if params.ignore_eos else self._stop_token_ids)
-            await _beside_the_loop(len(resumed) > _INLINE_TOKENS, completion.resume, resumed, ends)
+            if len(resumed) > _INLINE_TOKENS:
+                await asyncio.to_thread(completion.resume, resumed, ends)
+            else:
+                completion.resume(resumed, ends)
         return completion
-
-    async def _encode(self, request: ChatRequest) -> tuple[int, ...]:
-        characters = sum(len(message.content) + _CHARACTERS_A_TURN for message in request.messages)
-        return tuple(await _beside_the_loop(characters > _INLINE_CHARACTERS, self._encoder.encode, request.messages))
 
     def _require_known_tokens(self, request: ChatRequest) -> None:
         has_all = self._vocabulary.has_all
@@ -282,10 +288,3 @@ def _require_agreement(request: ChatRequest, params: SamplingParams) -> None:
         raise InvalidField("resume.token_ids", problem)
     if request.seed is None and params.temperature > 0:
         raise InvalidField("resume.seed", "needed where temperature is not 0")
-
-
-async def _beside_the_loop(
-    is_long: bool, function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
-) -> _Result:
-    """What takes long goes to a worker thread."""
-    return await asyncio.to_thread(function, *args, **kwargs) if is_long else function(*args, **kwargs)

@@ -31,6 +31,8 @@ class Settings:
     stall_timeout_s: int
     max_queued_requests: int
     max_queued_tokens: int
+    max_queue_wait_s: int
+    max_client_requests: int
     max_request_s: int
     max_chunk_delay_ms: int
     max_messages: int
@@ -124,6 +126,18 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
         default=2**20,
         type=click.IntRange(1, 2**40),
         help="Most tokens of their prompts together.",
+    )
+    @_setting(
+        "--max-queue-wait-s",
+        default=60,
+        type=click.IntRange(1, 24 * 3600),
+        help="Longest expected wait: a request is refused if the ones before it will take longer.",
+    )
+    @_setting(
+        "--max-client-requests",
+        default=0,
+        type=click.IntRange(0, 100_000),
+        help="Most requests of one client that run or wait; 0 sets no limit, but a full queue keeps room for others.",
     )
     @_setting(
         "--max-request-s",

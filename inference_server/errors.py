@@ -38,15 +38,19 @@ class MalformedMessage(RequestError):
 
 
 class PromptTooLong(RequestError):
-    """Prompt and answer do not fit into the served context. Counts are tokens. Clients match on OpenAI's words."""
+    """Prompt and answer do not fit into the served context. Counts are tokens. Clients match on OpenAI's words.
 
-    def __init__(self, prompt_tokens: int, max_tokens: int | None, limit: int) -> None:
+    is_counted: whether prompt_tokens are all; else no more were counted.
+    """
+
+    def __init__(self, prompt_tokens: int, max_tokens: int | None, limit: int, is_counted: bool = True) -> None:
         self.field = "messages" if prompt_tokens >= limit else "max_tokens"
         answer_tokens = max_tokens or 1
-        parts = f"{prompt_tokens} in the messages, {answer_tokens} in the completion"
+        least = "" if is_counted else "at least "
+        parts = f"{least}{prompt_tokens} in the messages, {answer_tokens} in the completion"
         super().__init__(
             f"{self.field}: This model's maximum context length is {limit} tokens. "
-            f"However, you requested {prompt_tokens + answer_tokens} tokens ({parts})."
+            f"However, you requested {least}{prompt_tokens + answer_tokens} tokens ({parts})."
         )
 
 
@@ -68,10 +72,9 @@ class Unavailable(RequestError):
 class QueueFull(RequestError):
     """Too much waits already; the request was not taken in."""
 
-    retry_after_s = 1
-
-    def __init__(self, requests: int, tokens: int) -> None:
-        super().__init__(f"the queue is full: {requests} requests with {tokens} tokens of prompt wait for their turn")
+    def __init__(self, reason: str, retry_after_s: int) -> None:
+        super().__init__(f"the queue is full: {reason}")
+        self.retry_after_s = retry_after_s
 
 
 class TookTooLong(RequestError):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import transformers
 
+from inference_server.admission import Admission, QueueLimits
 from inference_server.chat.prompt import PromptEncoder
 from inference_server.chat.reply import Vocabulary
 from inference_server.completion import Completions, SamplingDefaults
@@ -38,7 +39,6 @@ from inference_server.engine.pace import Pace, work_of
 from inference_server.engine.sampler import Sampler
 from inference_server.engine.scheduler import Scheduler, StepBudget
 from inference_server.engine.step import Step
-from inference_server.engine.types import QueueLimits
 from inference_server.errors import StartupError
 from inference_server.generation_config import end_token_ids, read_generation_config, sampling_defaults
 from inference_server.metrics import Metrics
@@ -161,10 +161,15 @@ def assemble(
 ) -> tuple[Engine, LoadedService]:
     """Starts the engine on the running event loop."""
     step = Step(parts.runner, parts.sampler)
-    limits = QueueLimits(settings.max_queued_requests, settings.max_queued_tokens)
+    limits = QueueLimits(
+        settings.max_queued_requests,
+        settings.max_queued_tokens,
+        settings.max_queue_wait_s,
+        settings.max_client_requests,
+    )
     delay_s = settings.max_chunk_delay_ms / 1000
     niceness = _CPU_NICENESS if parts.model.device.type == "cpu" else 0
-    engine = Engine(step, parts.scheduler, limits, on_failure, metrics.observe_step, delay_s, niceness, parts.pace)
+    engine = Engine(step, parts.scheduler, on_failure, metrics.observe_step, delay_s, niceness, parts.pace)
     engine.start()
     bare = served_name.removeprefix("Qwen/")
     names = (served_name, bare, f"Qwen/{bare}")
@@ -175,6 +180,7 @@ def assemble(
             engine, parts.encoder, parts.vocabulary, parts.defaults, names, parts.max_context_tokens,
             parts.scheduler.stop_token_ids, metrics.observe_gap,
         ),
+        admission=Admission(limits, engine),
         dtype=dtype,
         device=device,
         use=lambda: engine.use,

@@ -10,6 +10,8 @@ from typing import Any
 import grpc
 
 from inference_server.accounting import Accounting
+from inference_server.admission import Admission
+from inference_server.caller import caller_of
 from inference_server.completion import Completion, Completions
 from inference_server.convert import to_chat_request, to_chunk, to_completion, to_engine_use
 from inference_server.engine.types import EngineUse
@@ -45,6 +47,7 @@ class LoadedService:
     """What a loaded model adds."""
 
     completions: Completions
+    admission: Admission
     dtype: str
     device: str
     use: Callable[[], EngineUse]
@@ -63,7 +66,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def CreateChatCompletion(
         self, request: chat_pb2.ChatCompletionRequest, context: _Context
     ) -> chat_pb2.ChatCompletion:
-        async with self._completion(request) as completion:
+        async with self._completion(request, context) as completion:
             async with aclosing(completion.deltas()) as deltas:
                 answer = [delta async for delta in deltas]
             return to_completion(completion, self.served.name, answer, request.return_token_ids)
@@ -71,7 +74,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def StreamChatCompletion(  # type: ignore[override]  # a coroutine that writes: its end is not left to the garbage collector
         self, request: chat_pb2.ChatCompletionRequest, context: _Context
     ) -> None:
-        async with self._completion(request) as completion, aclosing(completion.deltas()) as deltas:
+        async with self._completion(request, context) as completion, aclosing(completion.deltas()) as deltas:
             first = True
             async for delta in deltas:
                 if not delta.token_ids and not delta.finish_reason:
@@ -100,15 +103,21 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         return response
 
     @asynccontextmanager
-    async def _completion(self, request: chat_pb2.ChatCompletionRequest) -> AsyncIterator[Completion]:
+    async def _completion(
+        self, request: chat_pb2.ChatCompletionRequest, context: _Context
+    ) -> AsyncIterator[Completion]:
         """Around every chat: refuses what cannot be answered, bounds the time."""
         with self._state.chat():
+            assert self.loaded
             try:
                 async with asyncio.timeout(self.served.max_request_s):
-                    assert self.loaded
                     chat_request = to_chat_request(request, self.served.max_messages)
-                    completion = await self.loaded.completions.open(chat_request)
-                    self.accounting.record.completion = completion
-                    yield completion
+                    with self.loaded.admission.place(caller_of(context)) as place:
+                        completion = await self.loaded.completions.open(chat_request, place)
+                        self.accounting.record.completion = completion
+                        try:
+                            yield completion
+                        finally:
+                            place.running_since_s = completion.started_s
             except TimeoutError as error:
                 raise TookTooLong(self.served.max_request_s) from error

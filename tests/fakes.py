@@ -14,6 +14,7 @@ from http_bridge.config import Settings as BridgeSettings
 from http_bridge.metrics import Metrics as BridgeMetrics
 from http_bridge.server import BridgeServer, listen
 from inference_server.accounting import Accounting
+from inference_server.admission import Admission, QueueLimits
 from inference_server.chat.prompt import PromptEncoder
 from inference_server.chat.reply import Vocabulary
 from inference_server.completion import Completions, SamplingDefaults
@@ -25,7 +26,7 @@ from inference_server.engine.pace import Pace
 from inference_server.engine.sampler import Sampler, greedy_tokens
 from inference_server.engine.scheduler import Scheduler, StepBudget
 from inference_server.engine.step import Step
-from inference_server.engine.types import Chunk, Computed, QueueLimits
+from inference_server.engine.types import Chunk, Computed
 from inference_server.listener import grpc_server
 from inference_server.metrics import Metrics
 from inference_server.service_state import Phase, ServiceState
@@ -35,7 +36,7 @@ ENDLESS_TOKEN = 70  # an ordinary one-byte token of the demo tokenizer
 VOCABULARY = 2500
 
 
-UNLIMITED = QueueLimits(100_000, 2**40)
+UNLIMITED = QueueLimits(100_000, 2**40, 1e9)
 
 
 class FakeRunner:
@@ -88,7 +89,6 @@ def engine_over(
     block_count: int = 4096,
     max_sequences: int = 64,
     max_step_tokens: int = 64,
-    queue: QueueLimits = UNLIMITED,
     on_step: Callable[[float], None] = lambda seconds: None,
     max_chunk_delay_s: float = 0.0,
     niceness: int = 0,
@@ -98,7 +98,7 @@ def engine_over(
     cache = KVCache(block_count, 16)
     scheduler = Scheduler(cache, stop_token_ids, max_sequences, StepBudget(max_step_tokens))
     step = Step(runner, Sampler(stop_token_ids))
-    engine = Engine(step, scheduler, queue, on_failure, on_step, max_chunk_delay_s, niceness, pace)
+    engine = Engine(step, scheduler, on_failure, on_step, max_chunk_delay_s, niceness, pace)
     engine.start()
     return engine
 
@@ -126,8 +126,8 @@ def settings(**changes: object) -> Settings:
         "model": "demo", "served_model_name": None, "host": "127.0.0.1", "port": 0, "device": "cpu", "dtype": "auto",
         "max_context_tokens": None, "max_sequences": 128, "max_step_tokens": None, "kv_cache_gib": None,
         "gpu_memory_fraction": 0.9, "prefix_caching": True, "stall_timeout_s": 5, "max_queued_requests": 256,
-        "max_queued_tokens": 2**20, "max_request_s": 3600, "max_chunk_delay_ms": 100, "max_messages": 1024,
-        "max_message_bytes": 4 * 2**20,
+        "max_queued_tokens": 2**20, "max_queue_wait_s": 60, "max_client_requests": 0, "max_request_s": 3600,
+        "max_chunk_delay_ms": 100, "max_messages": 1024, "max_message_bytes": 4 * 2**20,
         "reflection": True, "drain_timeout_s": 30, "metrics_port": 0, "log_format": "text", "log_level": "info",
     }  # fmt: skip
     return Settings(**(defaults | changes))  # type: ignore[arg-type]
@@ -141,7 +141,7 @@ async def in_process_service(
     state = ServiceState()
     metrics = Metrics(state)
     engine = engine_over(
-        runner, lambda _: state.enter(Phase.FAILED), max_sequences=max_sequences, queue=queue,
+        runner, lambda _: state.enter(Phase.FAILED), max_sequences=max_sequences,
         on_step=metrics.observe_step,
     )  # fmt: skip
     servicer = ChatServicer(ServedModel("fake", "", 1024, 4 * 2**20, max_request_s), state, Accounting(metrics))
@@ -152,7 +152,8 @@ async def in_process_service(
     )  # fmt: skip
     metrics.describe({"model_name": "fake"}, lambda: engine.use)
     metrics.start_counting()
-    servicer.loaded = LoadedService(completions, "float32", "cpu", lambda: engine.use, {})
+    admission = Admission(queue, engine)
+    servicer.loaded = LoadedService(completions, admission, "float32", "cpu", lambda: engine.use, {})
     server = grpc_server(settings(), servicer, state)
     grpc_port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -23,7 +23,6 @@ from inference_server.engine.scheduler import Scheduler, StepBudget
 from inference_server.engine.step import Runner, Step
 from inference_server.engine.types import Chunk, SamplingParams, Sequence, TokenEvent
 from tests.checkpoints import load_model
-from tests.fakes import UNLIMITED
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,6 @@ async def running_engine(model: LoadedModel, options: EngineOptions) -> AsyncIte
     engine = Engine(
         Step(runner_of(model, options), Sampler(STOP_IDS)),
         scheduler_of(options),
-        UNLIMITED,
         on_failure=lambda error: None,
     )
     engine.start()

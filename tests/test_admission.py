@@ -9,8 +9,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from inference_server.engine.types import QueueLimits
-from inference_server.errors import QueueFull
+from inference_server.admission import QueueLimits
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 from tests.fakes import FakeRunner, InProcessService, engine_over, in_process_service, until
 from tests.test_cancel import BODY, CHAT
@@ -35,7 +34,7 @@ async def fill(
 
 async def test_full_queue_is_refused_over_both_transports_with_a_time_to_come_again() -> None:
     async with (
-        in_process_service(FakeRunner(gated=True), max_sequences=1, queue=QueueLimits(3, 10_000)) as service,
+        in_process_service(FakeRunner(gated=True), max_sequences=1, queue=QueueLimits(3, 10_000, 60)) as service,
         grpc.aio.insecure_channel(service.grpc_address) as channel,
         httpx2.AsyncClient(base_url=service.url, timeout=30) as http,
     ):
@@ -44,7 +43,7 @@ async def test_full_queue_is_refused_over_both_transports_with_a_time_to_come_ag
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.CreateChatCompletion(ask())
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert str(refused.value.details()).startswith("the queue is full: 3 requests with ")
+        assert str(refused.value.details()).startswith("the queue is full: 4 requests are here")
         trailing = dict(refused.value.trailing_metadata() or ())
         assert trailing["grpc-retry-pushback-ms"] == "1000"
         details = trailing["grpc-status-details-bin"]
@@ -65,20 +64,24 @@ async def test_full_queue_is_refused_over_both_transports_with_a_time_to_come_ag
 
 
 async def test_queue_is_bounded_by_the_tokens_of_prompts_too() -> None:
-    runner = FakeRunner(gated=True)
-    failures: list[BaseException] = []
-    engine = engine_over(runner, failures.append, max_sequences=1, queue=QueueLimits(100, 50))
-    asking = [asyncio.ensure_future(collect(engine, greedy(3)))]
-    await until(lambda: engine.use.running_count == 1)
-    asking.append(asyncio.ensure_future(collect(engine, greedy(3), prompt=(1,) * 200)))  # alone it may be longer
-    await asyncio.sleep(0.05)
-    with pytest.raises(QueueFull):
-        await collect(engine, greedy(3))
-    runner.allow(1000)
-    await asyncio.gather(*asking)
-    assert engine.use.waiting_tokens == 0
-    assert len((await collect(engine, greedy(3)))[0]) == 3
-    await engine.stop()
+    async with (
+        in_process_service(FakeRunner(gated=True), max_sequences=1, queue=QueueLimits(100, 50, 60)) as service,
+        grpc.aio.insecure_channel(service.grpc_address) as channel,
+    ):
+        stub = chat_pb2_grpc.ChatServiceStub(channel)
+        calls = await fill(service, stub, waiting=0)
+        calls.append(
+            asyncio.ensure_future(stub.CreateChatCompletion(ask(content="word " * 200)))
+        )  # the first that waits
+        await until(lambda: service.engine.waiting_tokens > 50)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.CreateChatCompletion(ask())
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "tokens of prompts wait" in str(refused.value.details())
+        service.runner.allow(1000)
+        await asyncio.gather(*calls)
+        assert service.engine.use.waiting_tokens == 0
+        assert (await stub.CreateChatCompletion(ask())).usage.completion_tokens == 5
 
 
 async def test_waiting_tokens_are_given_back_by_cancels_and_preemptions() -> None:
@@ -98,7 +101,7 @@ async def test_waiting_tokens_are_given_back_by_cancels_and_preemptions() -> Non
 
 async def test_health_is_answered_while_the_queue_is_full() -> None:
     async with (
-        in_process_service(FakeRunner(step_s=0.002), max_sequences=4, queue=QueueLimits(8, 10_000)) as service,
+        in_process_service(FakeRunner(step_s=0.002), max_sequences=4, queue=QueueLimits(8, 10_000, 60)) as service,
         grpc.aio.insecure_channel(service.grpc_address) as channel,
     ):
         stub, health = chat_pb2_grpc.ChatServiceStub(channel), health_pb2_grpc.HealthStub(channel)

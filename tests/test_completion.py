@@ -29,11 +29,8 @@ class BatchEngine:
         self.resumed: tuple[int, ...] = ()
         self.closed = self.may_wait = False
 
-    def require_room(self) -> None:
-        """There is room."""
-
     async def generate(
-        self, prompt: tuple[int, ...], params: SamplingParams, resumed_token_ids: tuple[int, ...], may_wait: bool
+        self, prompt: object, params: SamplingParams, resumed_token_ids: tuple[int, ...], may_wait: bool, client: str
     ) -> AsyncGenerator[list[TokenEvent]]:
         self.params, self.resumed, self.may_wait = params, resumed_token_ids, may_wait
         try:
@@ -186,11 +183,8 @@ class LogprobEngine:
     def __init__(self, *events: TokenEvent) -> None:
         self.events = list(events)
 
-    def require_room(self) -> None:
-        """There is room."""
-
     async def generate(
-        self, prompt: tuple[int, ...], params: SamplingParams, resumed_token_ids: tuple[int, ...], may_wait: bool
+        self, prompt: object, params: SamplingParams, resumed_token_ids: tuple[int, ...], may_wait: bool, client: str
     ) -> AsyncGenerator[list[TokenEvent]]:
         yield self.events
 

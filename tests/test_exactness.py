@@ -142,23 +142,22 @@ def _share_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _keep_what_was_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A preempted sequence that believes its blocks are still there."""
-    preempt = Scheduler._preempt_youngest
+    preempt = Scheduler._preempt
 
-    def keeping(self: Scheduler) -> Sequence:
-        computed = self._running[-1].computed_count
-        youngest = preempt(self)
+    def keeping(self: Scheduler, preempted: Sequence) -> None:
+        computed = preempted.computed_count
+        preempt(self, preempted)
         admit = self.cache.admit
 
         def believing(sequence: Sequence, spare_count: int) -> bool:
             admitted = admit(sequence, spare_count)
-            if admitted and sequence is youngest:
+            if admitted and sequence is preempted:
                 sequence.computed_count = computed
             return admitted
 
         monkeypatch.setattr(self.cache, "admit", believing)
-        return youngest
 
-    monkeypatch.setattr(Scheduler, "_preempt_youngest", keeping)
+    monkeypatch.setattr(Scheduler, "_preempt", keeping)
 
 
 @pytest.mark.parametrize("fault", [_swap_two_rows, _share_what_differs, _keep_what_was_computed])

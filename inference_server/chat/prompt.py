@@ -4,7 +4,7 @@ What a sender writes stays text: only the template can bring control tokens into
 `control_tokens.py` allows in a role.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from inference_server.chat.added_tokens import AddedTokens
@@ -31,23 +31,24 @@ class PromptEncoder:
         self._text_tokenizer = TextTokenizer(self.tokenizer, self._control.contents)
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        """The prompt's token ids, ending where the assistant's answer begins. Raises TemplateRefused.
+        """The prompt's token ids, ending where the assistant's answer begins. Raises what `pieces` raises."""
+        return [token_id for ids in self.pieces(messages) for token_id in ids]
+
+    def pieces(self, messages: Sequence[Message]) -> Iterator[list[int]]:
+        """Yield the prompt's token ids in lists to be joined, each made when it is asked for.
 
         The template is rendered, the rendering is split at the control tokens that it or a role may bring, and each run
         between two of them is tokenised whole: ordinary conversations give the ids that the template gives.
+        Raises TemplateRefused, and InvalidField for text that cannot be tokenised in pieces.
         """
         marked = self._render(messages)
         text = self._control.unmask(marked)  # character by character: places in one are places in the other
-        token_ids: list[int] = []
         start = 0
         for span in self._finder.spans(marked):
-            for ids in self._text_tokenizer.encode(text[start : span.start]):
-                token_ids += ids
-            token_ids.append(span.token_id)
+            yield from self._text_tokenizer.encode(text[start : span.start])
+            yield [span.token_id]
             start = span.stop
-        for ids in self._text_tokenizer.encode(text[start:]):
-            token_ids += ids
-        return token_ids
+        yield from self._text_tokenizer.encode(text[start:])
 
     def _render(self, messages: Sequence[Message]) -> str:
         """The prompt's text, in which what looks like a control token and is text is masked.

@@ -2,18 +2,17 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 
 from tokenizers import Tokenizer
 
 from inference_server.chat.added_tokens import AddedTokens
+from inference_server.errors import InvalidField
 
-_PIECE_CHARACTERS = 4_096  # the library takes up to 300 bytes of memory a character while it works
-# Places at which Qwen's rule always ends a piece, and at which NFC joins nothing: behind a letter or digit and before
-# punctuation or space, and behind a digit.
-_LETTERS = "A-Za-z0-9\u0400-\u0481\u3041-\u3094\u4e00-\u9fa5\uac00-\ud7a3"
+# The library takes up to 300 bytes of memory a character while it works: 80 MB for the longest piece.
+_PIECE_CHARACTERS, _MOST_PIECE_CHARACTERS = 4_096, 2**18
 _MARKS = r"\0-/:-@\[-`{-\x7f\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f"
-_CUT = re.compile(rf"(?<=[{_LETTERS}])(?=[{_MARKS}])|(?<=[0-9])(?=[\0-\x7f])")
 _QWEN_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -21,6 +20,22 @@ _QWEN_RULES = [
     {"type": "Split", "pattern": {"Regex": _QWEN_PATTERN}, "behavior": "Isolated", "invert": False},
     {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
 ]
+
+
+def _letters() -> str:
+    """Those of the Basic Multilingual Plane, as ranges of a regular expression's class.
+
+    Unicode 3.2's, which every later version has too: Python and the library may know different ones.
+    """
+    codes = [code for code in range(0x10000) if unicodedata.ucd_3_2_0.category(chr(code)).startswith("L")]
+    starts = [code for code, before in zip(codes, [-1, *codes], strict=False) if code != before + 1]
+    ends = [code for code, after in zip(codes, [*codes[1:], -1], strict=True) if code != after - 1]
+    return "".join(f"\\u{start:04x}-\\u{end:04x}" for start, end in zip(starts, ends, strict=True))
+
+
+# Matches what stands behind a place at which Qwen's rule always ends a piece, and at which NFC joins nothing:
+# punctuation or space behind a letter or digit, anything of ASCII behind a digit.
+_CUT = re.compile(rf"[{_MARKS}](?<=[0-9{_letters()}].)|[\0-\x7f](?<=[0-9].)", re.DOTALL)
 
 
 class TextTokenizer:
@@ -40,7 +55,7 @@ class TextTokenizer:
         self._words, self._normalized_words = AddedTokens(dict(as_written)), AddedTokens(dict(normalized))
 
     def encode(self, text: str) -> Iterator[list[int]]:
-        """The text's ids, in lists to be joined."""
+        """The text's ids, in lists to be joined. Raises InvalidField for a text without a place to cut it."""
         for part in split(text, self._words):
             yield from [[part]] if isinstance(part, int) else self._encode_normalized(part)
 
@@ -55,13 +70,19 @@ class TextTokenizer:
         return text if self._normalizer is None else str(self._normalizer.normalize_str(text))
 
     def _pieces(self, text: str) -> Iterable[str]:
-        return cut(text, _PIECE_CHARACTERS) if self._may_cut else [text]
+        return map(_not_too_long, cut(text, _PIECE_CHARACTERS)) if self._may_cut else [text]
 
     def _encode_plain(self, text: str) -> Iterator[list[int]]:
         for piece in self._pieces(text):
             # the batch call releases the GIL, the single one holds it for seconds on long text
             [encoding] = self._plain.encode_batch_fast([piece], add_special_tokens=False)
             yield encoding.ids
+
+
+def _not_too_long(piece: str) -> str:
+    if len(piece) > _MOST_PIECE_CHARACTERS:
+        raise InvalidField("messages", f"expected a space or a punctuation mark each {_MOST_PIECE_CHARACTERS} letters")
+    return piece
 
 
 def split(text: str, tokens: AddedTokens) -> Iterator[str | int]:

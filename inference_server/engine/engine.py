@@ -19,8 +19,8 @@ from inference_server.engine.mail import Mail, pause_s
 from inference_server.engine.pace import Pace
 from inference_server.engine.scheduler import Scheduler
 from inference_server.engine.step import Step
-from inference_server.engine.types import EngineUse, QueueLimits, SampledToken, SamplingParams, Sequence, TokenEvent
-from inference_server.errors import EngineFailed, PromptTooLong, QueueFull
+from inference_server.engine.types import EngineUse, SampledToken, SamplingParams, Sequence, TokenEvent
+from inference_server.errors import EngineFailed, PromptTooLong
 
 _log = logging.getLogger(__name__)
 _STOP_S = 1.0
@@ -40,18 +40,6 @@ class _Stop:
     """Ends the thread."""
 
 
-@dataclass(slots=True)
-class _Sent:
-    """Sequences that went through the mailbox, and their tokens. Counted by one thread, read by both."""
-
-    requests: int = 0
-    tokens: int = 0
-
-    def count(self, sequence: Sequence) -> None:
-        self.requests += 1
-        self.tokens += sequence.length
-
-
 class Engine:
     """Generates tokens for many callers at once."""
 
@@ -59,7 +47,6 @@ class Engine:
         self,
         step: Step,
         scheduler: Scheduler,
-        limits: QueueLimits,
         on_failure: Callable[[BaseException], None],
         on_step: Callable[[float], None] = lambda seconds: None,
         max_chunk_delay_s: float = 0.0,
@@ -78,7 +65,6 @@ class Engine:
         """
         self._step = step
         self._scheduler = scheduler
-        self._limits = limits
         self._on_failure = on_failure
         self._on_step = on_step
         self._max_chunk_delay_s = max_chunk_delay_s
@@ -87,8 +73,8 @@ class Engine:
         self._inbox: queue.SimpleQueue[_Add | _Cancel | _Stop] = queue.SimpleQueue()
         self._mails: dict[Sequence, Mail] = {}  # the event loop's
         self._failed = False
-        self._sent = _Sent()  # the event loop's
-        self._taken = _Sent()  # the engine thread's
+        self._sent_tokens = 0  # through the mailbox; the event loop's
+        self._taken_tokens = 0  # out of it; the engine thread's
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     @property
@@ -115,6 +101,21 @@ class Engine:
             scheduler.cache.use,
         )  # fmt: skip
 
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens of the prompts and answers that wait for their turn, those in the mailbox included."""
+        return self._scheduler.waiting_tokens + self._sent_tokens - self._taken_tokens
+
+    @property
+    def max_running(self) -> int:
+        """Most sequences that run at once."""
+        return self._scheduler.max_sequences
+
+    @property
+    def running_if_full(self) -> int | None:
+        """How many sequences run, if others wait for their slots or blocks."""
+        return self._scheduler.running_count if self._scheduler.waiting_count else None
+
     def start(self) -> None:
         """To be called on the event loop that the callers of `generate` run on."""
         self._loop = asyncio.get_running_loop()
@@ -131,19 +132,13 @@ class Engine:
         """Ends every call with EngineFailed; for a thread that is stuck. To be called on the event loop."""
         self._fail(TimeoutError("the engine's thread is stuck"))
 
-    def require_room(self, token_count: int = 0) -> None:
-        """Raises QueueFull where no request with a prompt of so many tokens may wait as well."""
-        requests = self._scheduler.waiting_count + self._sent.requests - self._taken.requests
-        tokens = self._scheduler.waiting_tokens + self._sent.tokens - self._taken.tokens
-        if requests >= self._limits.requests or (requests and tokens + token_count > self._limits.tokens):
-            raise QueueFull(requests, tokens)
-
     async def generate(
         self,
         prompt_token_ids: tuple[int, ...],
         params: SamplingParams,
         resumed_token_ids: tuple[int, ...] = (),
         may_wait: bool = False,
+        client: str = "",
     ) -> AsyncGenerator[list[TokenEvent]]:
         """Yield whatever tokens have arrived, in order, until one has a finish reason.
 
@@ -151,8 +146,9 @@ class Engine:
 
         resumed_token_ids: the first tokens of the answer, which are not generated again; fewer than max_tokens.
         may_wait: whether tokens may wait for others of their answer, as `mail` says.
+        client: who asks; clients have fair turns.
         Closing the generator early cancels the sequence: the engine drops it before its next step.
-        Raises EngineFailed; QueueFull; PromptTooLong where the cache could never hold prompt and answer; OutOfMemory or
+        Raises EngineFailed; PromptTooLong where the cache could never hold prompt and answer; OutOfMemory or
         SequenceFailed for what befalls this sequence alone.
         """
         if self._failed:
@@ -160,10 +156,9 @@ class Engine:
         capacity = self._scheduler.cache.token_capacity
         if len(prompt_token_ids) + params.max_tokens > capacity:
             raise PromptTooLong(len(prompt_token_ids), params.max_tokens, capacity)
-        self.require_room(len(prompt_token_ids) + len(resumed_token_ids))
-        sequence, mail, ended = Sequence(prompt_token_ids, params, list(resumed_token_ids)), Mail(), False
+        sequence, mail, ended = Sequence(prompt_token_ids, params, list(resumed_token_ids), client), Mail(), False
         self._mails[sequence] = mail
-        self._sent.count(sequence)
+        self._sent_tokens += sequence.length
         self._inbox.put(_Add(sequence))
         longest_s = self._max_chunk_delay_s if may_wait else 0.0
         try:
@@ -194,7 +189,7 @@ class Engine:
             match self._inbox.get():
                 case _Add(sequence):
                     self._scheduler.add(sequence)
-                    self._taken.count(sequence)
+                    self._taken_tokens += sequence.length
                 case _Cancel(sequence):
                     self._scheduler.cancel(sequence)
                 case _Stop():

@@ -1,16 +1,17 @@
 """Who runs in a step, and with how many tokens. Called by the engine's thread; knows no tensors.
 
 There are no phases: each sequence has a count of computed tokens that catches up with its tokens. Decode tokens go
-first, prompts take what the step's budget leaves. First come, first served; when blocks run out, the youngest sequence
-gives its own back and is computed again later.
+first, prompts take what the step's budget leaves. When blocks run out, the youngest sequence gives its own back and is
+computed again later; so does the youngest of a client that has two more running than the one whose turn it is.
 """
 
 import time
-from collections import deque
+from collections import Counter
 from dataclasses import dataclass
 
 from inference_server.engine.kv_cache import KVCache
 from inference_server.engine.types import Chunk, Counts, FinishReason, SampledToken, Sequence, TokenEvent
+from inference_server.engine.waiting import WaitingLines
 
 # However many sequences decode, prompts get at least this share of the budget.
 _PROMPT_SHARE = 4
@@ -42,13 +43,13 @@ class Scheduler:
     def __init__(self, cache: KVCache, stop_token_ids: frozenset[int], max_sequences: int, budget: StepBudget) -> None:
         """max_sequences: that run at once."""
         self.counts = Counts()
-        self.waiting_tokens = 0
         self.cache = cache
         self.stop_token_ids = stop_token_ids
-        self._max_sequences = max_sequences
+        self.max_sequences = max_sequences
         self._budget = budget
-        self._waiting: deque[Sequence] = deque()  # oldest first
-        self._running: list[Sequence] = []  # oldest first, all older than those that wait
+        self._waiting = WaitingLines()
+        self._running: list[Sequence] = []  # by the time at which they last began, oldest first
+        self._running_of: Counter[str] = Counter()  # by client
 
     @property
     def running_count(self) -> int:
@@ -60,10 +61,14 @@ class Scheduler:
         """Sequences that hold none."""
         return len(self._waiting)
 
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens of prompts and answers of the sequences that hold no blocks."""
+        return self._waiting.tokens
+
     def add(self, sequence: Sequence) -> None:
         """Takes a sequence in. With max_tokens of answer it must fit into the cache when it is alone."""
-        self._waiting.append(sequence)
-        self.waiting_tokens += sequence.length
+        self._waiting.add(sequence)
         self.counts.started += 1
 
     def cancel(self, sequence: Sequence) -> None:
@@ -82,20 +87,22 @@ class Scheduler:
 
     def schedule(self) -> list[Chunk]:
         """The next step: decode tokens, then prompts of running sequences, then new ones. Empty: nothing to do."""
+        self._make_fair_room()
         chunks = self._decode_chunks()
         budget = self._budget.for_prompts(len(chunks))
         for sequence in self._running:
             if budget and sequence.length - sequence.computed_count > 1:
                 chunks.append(_chunk(sequence, budget))
                 budget -= chunks[-1].count
-        while budget and self._waiting and len(self._running) < self._max_sequences:
-            sequence = self._waiting[0]
-            if not self.cache.admit(sequence, spare_count=len(self._running)):
+        while budget and len(self._running) < self.max_sequences:
+            following = self._waiting.next(self._running_of)
+            if not following or not self.cache.admit(following, spare_count=len(self._running)):
                 break
-            self._running.append(self._waiting.popleft())
-            self.waiting_tokens -= sequence.length
-            self._note_start(sequence)
-            chunks.append(_chunk(sequence, budget))
+            self._waiting.take(following)
+            self._running.append(following)
+            self._running_of[following.client] += 1
+            self._note_start(following)
+            chunks.append(_chunk(following, budget))
             budget -= chunks[-1].count
         return chunks
 
@@ -128,7 +135,8 @@ class Scheduler:
             sequence = self._running[index]
             if sequence.length - sequence.computed_count == 1:
                 while not self.cache.grow(sequence, sequence.length):
-                    youngest = self._preempt_youngest()
+                    youngest = self._running[-1]
+                    self._preempt(youngest)
                     if youngest is sequence:
                         break
                 else:
@@ -136,13 +144,29 @@ class Scheduler:
             index += 1
         return chunks
 
-    def _preempt_youngest(self) -> Sequence:
-        youngest = self._running.pop()
-        self.cache.release(youngest)
-        self._waiting.appendleft(youngest)
-        self.waiting_tokens += youngest.length
+    def _preempt(self, sequence: Sequence) -> None:
+        self._leave(sequence)
+        self.cache.release(sequence)
+        self._waiting.put_back(sequence)
         self.counts.preempted += 1
-        return youngest
+
+    def _make_fair_room(self) -> None:
+        """Ends the turn of sequences whose client has two more running than the client whose turn it is."""
+        while (sequence := self._waiting.next(self._running_of)) and not self._has_room_for(sequence):
+            [(most, count)] = self._running_of.most_common(1) or [("", 0)]
+            if count < self._running_of[sequence.client] + 2:
+                return
+            self._preempt(next(one for one in reversed(self._running) if one.client == most))
+
+    def _has_room_for(self, sequence: Sequence) -> bool:
+        needed = self.cache.blocks_for(sequence.length) + len(self._running)
+        return len(self._running) < self.max_sequences and needed <= self.cache.available_count
+
+    def _leave(self, sequence: Sequence) -> None:
+        self._running.remove(sequence)
+        self._running_of[sequence.client] -= 1
+        if not self._running_of[sequence.client]:
+            del self._running_of[sequence.client]
 
     def _note_start(self, sequence: Sequence) -> None:
         if sequence.started_s is None:
@@ -161,11 +185,8 @@ class Scheduler:
     def _drop(self, sequence: Sequence) -> bool:
         """Whether it was here."""
         if sequence in self._running:
-            self._running.remove(sequence)
-        elif sequence in self._waiting:
-            self._waiting.remove(sequence)
-            self.waiting_tokens -= sequence.length
-        else:
+            self._leave(sequence)
+        elif not self._waiting.remove(sequence):
             return False
         self.cache.release(sequence)
         return True

@@ -50,6 +50,7 @@ class Sequence:
     prompt_token_ids: tuple[int, ...]
     params: SamplingParams
     token_ids: list[int] = field(default_factory=list)  # of the answer; resumed ones are there from the start
+    client: str = ""  # who asked; clients have fair turns
     computed_count: int = 0  # of prompt and answer tokens, how many the cache holds
     cached_count: int = 0  # of the prompt's tokens, how many were in the cache when it was first scheduled
     started_s: float | None = None  # time.perf_counter() at the first step
@@ -136,14 +137,6 @@ class Counts:
     preempted: int = 0  # times that a sequence had to give its blocks back
     prompt_tokens: int = 0
     generated_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
-    """How many requests may wait for their turn, and how many tokens their prompts may have together."""
-
-    requests: int
-    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
