@@ -42,7 +42,6 @@ class ControlTokens:
             raise StartupError(f"the tokenizer's control tokens have more than {len(_SURROGATES)} different characters")
         self._masks = {one: chr(code) for one, code in zip(characters, _SURROGATES, strict=False)}
         self._characters = {mask: one for one, mask in self._masks.items()}
-        self._mask = re.compile("[\ud800-\udfff]")
         self._masked = {content: "".join(self._masks[one] for one in content) for content in tokens}
         self._control = re.compile(any_of(tokens))
         self._edges = sorted({one for content in tokens for one in (content[0], content[-1])})
@@ -63,7 +62,9 @@ class ControlTokens:
 
     def unmask(self, text: str) -> str:
         """Return the text with each surrogate replaced by the character that it stands for."""
-        return self._mask.sub(lambda match: self._characters[match.group()], text)
+        for mask, one in self._characters.items():  # linear in C, however many there are in the text
+            text = text.replace(mask, one)
+        return text
 
     def _outside_allowed(self, text: str, role: Role | None, change: Callable[[str], str]) -> str:
         if (allowed := self._allowed(text, role)) is None:

@@ -34,8 +34,8 @@ def _letters() -> str:
 
 
 # Matches what stands behind a place at which Qwen's rule always ends a piece, and at which NFC joins nothing:
-# punctuation or space behind a letter or digit, anything of ASCII behind a digit.
-_CUT = re.compile(rf"[{_MARKS}](?<=[0-9{_letters()}].)|[\0-\x7f](?<=[0-9].)", re.DOTALL)
+# punctuation or space behind a letter or digit, a space behind no other, anything of ASCII behind a digit.
+_CUT = re.compile(rf"[{_MARKS}](?<=[0-9{_letters()}].)| (?<=[^\s\u180e].)|[\0-\x7f](?<=[0-9].)", re.DOTALL)
 
 
 class TextTokenizer:
@@ -70,7 +70,7 @@ class TextTokenizer:
         return text if self._normalizer is None else str(self._normalizer.normalize_str(text))
 
     def _pieces(self, text: str) -> Iterable[str]:
-        return map(_not_too_long, cut(text, _PIECE_CHARACTERS)) if self._may_cut else [text]
+        return map(_not_too_long, cut(text, _PIECE_CHARACTERS, _MOST_PIECE_CHARACTERS)) if self._may_cut else [text]
 
     def _encode_plain(self, text: str) -> Iterator[list[int]]:
         for piece in self._pieces(text):
@@ -81,7 +81,7 @@ class TextTokenizer:
 
 def _not_too_long(piece: str) -> str:
     if len(piece) > _MOST_PIECE_CHARACTERS:
-        raise InvalidField("messages", f"expected a space or a punctuation mark each {_MOST_PIECE_CHARACTERS} letters")
+        raise InvalidField("messages", f"expected at most {_MOST_PIECE_CHARACTERS} letters, spaces or marks in a row")
     return piece
 
 
@@ -97,10 +97,13 @@ def split(text: str, tokens: AddedTokens) -> Iterator[str | int]:
         yield text[start:]
 
 
-def cut(text: str, least: int) -> Iterator[str]:
-    """Pieces of at least so many characters that tokenise apart as they do together, by Qwen's rules."""
+def cut(text: str, least: int, most: int = 2**31) -> Iterator[str]:
+    """Pieces of at least so many characters that tokenise apart as they do together, by Qwen's rules.
+
+    A piece without a place to cut it among the first `most` characters is the rest of the text.
+    """
     start = 0
-    while found := _CUT.search(text, start + least):
+    while found := _CUT.search(text, start + least, start + most + 1):
         yield text[start : found.start()]
         start = found.start()
     yield text[start:]
