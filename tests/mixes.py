@@ -28,6 +28,7 @@ class Request:
     arrival_step: int
     cancel_step: int | None
     resumed: int
+    client: str
 
 
 def random_params(rng: random.Random) -> SamplingParams:
@@ -82,7 +83,7 @@ def random_requests(rng: random.Random) -> list[Request]:
         prompt = rng.choice(stems) + tail if rng.random() < 0.6 else tail
         cancel = rng.randint(0, 30) if rng.random() < 0.15 else None
         resumed = rng.randint(1, 10) if rng.random() < 0.2 else 0
-        requests.append(Request(prompt, random_params(rng), rng.randint(0, 12), cancel, resumed))
+        requests.append(Request(prompt, random_params(rng), rng.randint(0, 12), cancel, resumed, rng.choice("AAAB")))
     return requests
 
 
@@ -110,7 +111,7 @@ class Mixes:
                 if request.arrival_step == step:
                     known = min(request.resumed, len(expected[index]) - 1)
                     given = tokens_of(expected[index][:known])
-                    sequences[index] = engine.add(request.prompt, request.params, given), known
+                    sequences[index] = engine.add(request.prompt, request.params, given, request.client), known
                 if request.cancel_step is not None and request.arrival_step + request.cancel_step == step:
                     cancelled.add(index)
                     engine.scheduler.cancel(sequences[index][0])

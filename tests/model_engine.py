@@ -85,8 +85,8 @@ class SteppedEngine:
     def use_runner(self, runner: Runner) -> None:
         self._step = Step(runner, Sampler(STOP_IDS))
 
-    def add(self, prompt: Rows[int], params: SamplingParams, resumed: Rows[int] = ()) -> Sequence:
-        sequence = Sequence(tuple(prompt), params, list(resumed))
+    def add(self, prompt: Rows[int], params: SamplingParams, resumed: Rows[int] = (), client: str = "") -> Sequence:
+        sequence = Sequence(tuple(prompt), params, list(resumed), client)
         self.events[sequence] = []
         self.scheduler.add(sequence)
         return sequence

@@ -1,7 +1,10 @@
 """A full queue refuses at once and in words; what waits too long is never computed; nobody else notices."""
 
 import asyncio
+import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 
 import grpc
 import httpx2
@@ -9,7 +12,8 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from inference_server.admission import QueueLimits
+from inference_server.admission import Admission, Caller, Place, QueueLimits
+from inference_server.errors import QueueFull
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 from tests.fakes import FakeRunner, InProcessService, engine_over, in_process_service, until
 from tests.test_cancel import BODY, CHAT
@@ -165,3 +169,107 @@ async def test_answer_that_takes_longer_than_the_server_allows_ends() -> None:
 async def drained(stream: "grpc.aio.UnaryStreamCall") -> None:  # type: ignore[type-arg]
     while await stream.read() is not grpc.aio.EOF:
         pass
+
+
+@asynccontextmanager
+async def admission_of(queue: QueueLimits, max_sequences: int = 2) -> AsyncIterator[Admission]:
+    """Over an engine that does nothing, which is all that it asks about."""
+    engine = engine_over(FakeRunner(), lambda _: None, max_sequences=max_sequences)
+    yield Admission(queue, engine)
+    await engine.stop()
+
+
+def hold(stack: ExitStack, admission: Admission, *clients: str) -> list[Place]:
+    return [stack.enter_context(admission.place(Caller(client))) for client in clients]
+
+
+def learn(admission: Admission, seconds: float) -> None:
+    """That requests run for so long."""
+    with admission.place(Caller("earlier")) as place:
+        place.running_since_s = time.perf_counter() - seconds
+
+
+async def test_an_idle_server_takes_as_many_at_once_as_may_run_and_wait() -> None:
+    async with (
+        in_process_service(FakeRunner(step_s=0.01), max_sequences=8, queue=QueueLimits(16, 10_000, 60)) as service,
+        grpc.aio.insecure_channel(service.grpc_address) as channel,
+    ):
+        stub = chat_pb2_grpc.ChatServiceStub(channel)
+        for _ in range(3):
+            answers = await asyncio.gather(*(stub.CreateChatCompletion(ask(2)) for _ in range(24)))
+            assert len(answers) == 24
+
+
+async def test_a_full_queue_keeps_room_for_other_clients() -> None:
+    async with admission_of(QueueLimits(6, 100, 60)) as admission:
+        with ExitStack() as stack:
+            hold(stack, admission, *["hog"] * 8)
+            with pytest.raises(QueueFull, match="8 requests are here"):
+                hold(stack, admission, "hog")
+            hold(stack, admission, *["other"] * 4)  # half of 2 + 6
+            with pytest.raises(QueueFull):
+                hold(stack, admission, "other")
+            hold(stack, admission, *["third"] * 2)
+            with pytest.raises(QueueFull):
+                hold(stack, admission, "third")
+            hold(stack, admission, "fourth", "fourth")
+            with pytest.raises(QueueFull, match="16 requests are here"):  # twice as many in all
+                hold(stack, admission, "fifth")
+        assert not admission._present
+
+
+async def test_a_client_may_be_bounded_whatever_room_there_is() -> None:
+    async with admission_of(QueueLimits(100, 100, 60, client_requests=3)) as admission:
+        with ExitStack() as stack:
+            hold(stack, admission, *["one"] * 3)
+            with pytest.raises(QueueFull, match="this client has 3 requests here, its most"):
+                hold(stack, admission, "one")
+            hold(stack, admission, "two")
+
+
+async def test_a_request_is_refused_if_its_wait_will_be_too_long() -> None:
+    async with admission_of(QueueLimits(100, 100, wait_s=10)) as admission:
+        learn(admission, 8.0)
+        with ExitStack() as stack:
+            hold(stack, admission, *["hog"] * 4)  # two run; two wait 4 s and 8 s
+            with pytest.raises(QueueFull, match="a wait of 12 s is expected") as refused:
+                hold(stack, admission, "hog")
+            assert refused.value.retry_after_s in (2, 3)  # the clock went on after `learn`
+            hold(stack, admission, "other")  # whose turn comes first
+
+
+async def test_a_request_is_refused_at_once_if_its_deadline_comes_before_its_turn() -> None:
+    async with admission_of(QueueLimits(100, 100, wait_s=100)) as admission:
+        learn(admission, 8.0)
+        with ExitStack() as stack:
+            hold(stack, admission, "hog", "hog")
+            with pytest.raises(QueueFull, match=r"a wait of 4\.0 s is expected, past the request's deadline"):
+                stack.enter_context(admission.place(Caller("hog", remaining_s=3.0)))
+            stack.enter_context(admission.place(Caller("hog", remaining_s=5.0)))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "others"),
+    [
+        ((("chat-client", "a"),), (("chat-client", "b"),)),
+        ((("authorization", "Bearer a"),), (("authorization", "Bearer b"),)),
+        ((), (("chat-client", "b"),)),
+    ],
+)
+async def test_clients_are_told_apart_by_what_they_send(
+    metadata: tuple[tuple[str, str], ...], others: tuple[tuple[str, str], ...]
+) -> None:
+    queue = QueueLimits(100, 10_000, 60, client_requests=1)
+    async with (
+        in_process_service(FakeRunner(gated=True), queue=queue) as service,
+        grpc.aio.insecure_channel(service.grpc_address) as channel,
+    ):
+        stub = chat_pb2_grpc.ChatServiceStub(channel)
+        calls = [asyncio.ensure_future(stub.CreateChatCompletion(ask(), metadata=metadata))]
+        await until(lambda: service.state._chat_count == 1)
+        with pytest.raises(grpc.aio.AioRpcError, match="this client has 1 requests here"):
+            await stub.CreateChatCompletion(ask(), metadata=metadata)
+        calls.append(asyncio.ensure_future(stub.CreateChatCompletion(ask(), metadata=others)))
+        await until(lambda: service.state._chat_count == 2)
+        service.runner.allow(1000)
+        await asyncio.gather(*calls)

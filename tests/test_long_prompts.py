@@ -69,7 +69,9 @@ def test_long_text_is_cut_into_short_pieces(text: str) -> None:
 
 @given(
     st.lists(
-        st.one_of(st.sampled_from([*TEXTS, "'S", "'re", "\u0301", "²", "ª", "\u3099", "  \n", *SCRIPTS]), st.text(max_size=4))
+        st.one_of(
+            st.sampled_from([*TEXTS, "'S", "'re", "\u0301", "²", "ª", "\u3099", "  \n", *SCRIPTS]), st.text(max_size=4)
+        )
     )
 )
 @settings(max_examples=300, deadline=None)

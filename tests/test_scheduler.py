@@ -80,13 +80,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.live: list[Sequence] = []
         self.content: dict[int, tuple[int, ...]] = {}  # what a real cache would hold: the tokens up to a block's end
 
-    @rule(seed=st.integers(0, 2), length=st.integers(1, 30), answer=st.integers(1, 12), resumed=st.integers(0, 3))
-    def add(self, seed: int, length: int, answer: int, resumed: int) -> None:
+    @rule(
+        seed=st.integers(0, 2), length=st.integers(1, 30), answer=st.integers(1, 12), resumed=st.integers(0, 3),
+        client=st.sampled_from("ABC"),
+    )  # fmt: skip
+    def add(self, seed: int, length: int, answer: int, resumed: int, client: str) -> None:
         room = self.scheduler.cache.token_capacity
         length = min(length, room - 1)
         answer = min(answer, room - length)
         prompt = tuple(random.Random(seed).choices(range(3), k=length))
-        sequence = Sequence(prompt, greedy(answer), [1] * min(resumed, answer - 1))
+        sequence = Sequence(prompt, greedy(answer), [1] * min(resumed, answer - 1), client)
         self.scheduler.add(sequence)
         self.live.append(sequence)
 
@@ -112,6 +115,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     def step(self, stops: bool) -> None:
         chunks = self.scheduler.schedule()
         assert bool(chunks) == bool(self.live), "there is work and nobody runs"
+        running = Counter(sequence.client for sequence in self.scheduler._running)
+        assert running == self.scheduler._running_of
         decoding = sum(chunk.samples and chunk.count == 1 for chunk in chunks)
         assert sum(chunk.count for chunk in chunks) <= max(self.budget, decoding + self.budget // 4)
         for chunk in chunks:
