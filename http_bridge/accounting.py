@@ -1,5 +1,6 @@
 """Around every request: its id, its times, its log line and its place in the metrics. Knows no JSON and no gRPC."""
 
+import hashlib
 import logging
 import re
 import uuid
@@ -28,8 +29,8 @@ class Accounting:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
-        exchange = Exchange(sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex)
+        sent = _header(scope, b"x-request-id").decode("latin-1")
+        exchange = Exchange(sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex, _client_of(scope))
         scope.setdefault("state", {})["exchange"] = exchange
 
         async def send_on(message: Message) -> None:
@@ -61,14 +62,25 @@ class Accounting:
             message["headers"].append((b"connection", b"close"))
 
     def _end(self, exchange: Exchange, scope: Scope) -> None:
-        if exchange.is_accepted_chat:
-            self._drain.chat_ended()
+        for call in exchange.at_end:
+            call()
         route: str = getattr(scope.get("route"), "path", OTHER_ROUTE)
         self._metrics.request_ended(route, exchange.status, exchange.elapsed_s)
         if exchange.streams and exchange.status == 200 and exchange.first_byte_s is not None:
             self._metrics.first_chunk(exchange.first_byte_s)
         if route == CHAT_PATH:
             _log.info("chat", extra=_line(exchange))
+
+
+def _client_of(scope: Scope) -> str:
+    """Known by its key, else by its address. Of a key nothing can be told from it."""
+    if key := _header(scope, b"authorization"):
+        return hashlib.sha256(key).hexdigest()
+    return str(scope["client"][0]) if scope.get("client") else ""
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes:
+    return next((value for name, value in scope["headers"] if name == wanted), b"")
 
 
 def _line(exchange: Exchange) -> dict[str, dict[str, object]]:

@@ -24,6 +24,7 @@ from http_bridge.exchange import CHAT_PATH, NOBODY_READS_IT, Exchange, exchange_
 from http_bridge.ignored_fields import IgnoredFieldsLog
 from http_bridge.metrics import Metrics
 from http_bridge.openapi import TIMEOUT_PATTERN, describe
+from http_bridge.overload import Overload
 from http_bridge.paths import SamePaths
 from http_bridge.schemas import ChatCompletionRequest
 from http_bridge.strict_request import StrictRequest, StrictRoute
@@ -39,7 +40,7 @@ def create_app(settings: Settings, metrics: Metrics, drain: Drain) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.upstream = Upstream(settings.target, drain, metrics)
+        app.state.upstream = Upstream(settings.target, drain, metrics, app.state.overload)
         yield
         await app.state.upstream.close()
 
@@ -55,6 +56,7 @@ def create_app(settings: Settings, metrics: Metrics, drain: Drain) -> FastAPI:
     app.state.refuses_unknown_fields = settings.unknown_fields == "refuse"
     app.state.ignored_fields_log = IgnoredFieldsLog()
     app.state.drain = drain
+    app.state.overload = Overload()
     app.router.route_class = StrictRoute
     app.state.sse_keepalive_s = settings.sse_keepalive_s
     allowed_hosts = (*settings.allowed_hosts, settings.host.lower())
@@ -85,7 +87,7 @@ async def _accepted_chat(request: Request, drain: Annotated[Drain, Depends(_drai
     """The exchange of a chat that may run. Raises ApiError while the bridge drains."""
     drain.accept_chat()
     exchange = exchange_of(request.scope)
-    exchange.is_accepted_chat = True
+    exchange.at_end.append(drain.chat_ended)
     return exchange
 
 
@@ -123,8 +125,8 @@ def _add_routes(app: FastAPI) -> None:
                 raise too_late()
         try:
             if body.stream:
-                return await _streamed(upstream.stream(asked, exchange.request_id, timeout_s), body, request)
-            answer = await upstream.create(asked, exchange.request_id, timeout_s, request)
+                return await _streamed(upstream.stream(asked, exchange, timeout_s), body, request)
+            answer = await upstream.create(asked, exchange, timeout_s, request)
             _note_end(exchange, answer)
             return JSONResponse(to_completion(answer, body))
         except ClientGone:

@@ -40,6 +40,7 @@ class ApiError(HTTPException):
         super().__init__(status_code, message, headers)
         self.param = param
         self.code = code
+        self.is_queue_full = False  # the server would refuse any other chat of this client now too
 
     @property
     def kind(self) -> str:
@@ -101,7 +102,11 @@ def from_grpc(error: grpc.aio.AioRpcError) -> ApiError:
     param = bad_request.field_violations[0].field if bad_request.field_violations else None
     wait_s = retry.retry_delay.seconds + (retry.retry_delay.nanos > 0)
     headers = {"Retry-After": str(max(1, wait_s))} if mapped.status_code in (429, 503) else None
-    return ApiError(mapped.status_code, error.details() or "", param, reason.reason.lower() or mapped.code, headers)
+    is_queue_full = reason.reason == "QUEUE_FULL"
+    code = mapped.code if is_queue_full else reason.reason.lower() or mapped.code
+    found = ApiError(mapped.status_code, error.details() or "", param, code, headers)
+    found.is_queue_full = is_queue_full
+    return found
 
 
 def _without_details(code: grpc.StatusCode) -> ApiError:

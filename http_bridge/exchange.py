@@ -1,6 +1,7 @@
 """One request and its answer, as far as they have got. Filled in on the way, told of at the end by accounting.py."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,15 +16,16 @@ class Exchange:
     """What is known so far; None is not known."""
 
     request_id: str
+    client: str = ""  # equal for all requests of one client
     began_s: float = field(default_factory=time.monotonic)
     status: int = NOBODY_READS_IT
     first_byte_s: float | None = None  # of a streamed answer: its first event, its headers go before
-    is_accepted_chat: bool = False
     streams: bool | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     ignored_fields: tuple[str, ...] = ()
     reason: str | None = None  # a finish reason, or an error's code
+    at_end: list[Callable[[], None]] = field(default_factory=list)
 
     def note_first_event(self) -> None:
         """To be called when the first event of a streamed answer is there."""

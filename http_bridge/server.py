@@ -16,7 +16,7 @@ from http_bridge.config import Settings
 from http_bridge.connections import Crowd, CrowdedProtocol
 from http_bridge.drain import Drain
 from http_bridge.metrics import Metrics
-from observability.descriptors import LoopErrors, connection_limit
+from observability.descriptors import LoopErrors, accepted_at_once, connection_limit
 from observability.signals import EndSignals
 from observability.stream import leave
 
@@ -26,9 +26,6 @@ _HURRIED_WORDS_S = 0.5  # for the same after a second signal
 _LAST_LINES_S = 0.2  # for the log, after a second signal
 _ARRIVING_S = 1.0  # for requests that were on their way when the drain began; they are refused in words
 _BACKLOG = 2048
-_ACCEPTED_AT_ONCE = (
-    8  # some rounds of the loop pass before one is closed: together fewer than descriptors are kept free
-)
 # Longer than clients keep idle connections (httpx 5 s, load balancers 60): a request that is sent just when the
 # bridge closes its connection is lost.
 _KEEP_ALIVE_S = 75
@@ -49,7 +46,7 @@ class BridgeServer(uvicorn.Server):
             log_config=None,
             workers=1,  # or uvicorn reads WEB_CONCURRENCY, which may be no number
             server_header=False,
-            backlog=_ACCEPTED_AT_ONCE,
+            backlog=accepted_at_once(),
             timeout_graceful_shutdown=1,
             timeout_keep_alive=_KEEP_ALIVE_S,
         )

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
@@ -11,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from http_bridge.errors import ApiError
-from http_bridge.exchange import NOBODY_READS_IT, exchange_of
+from http_bridge.exchange import CHAT_PATH, NOBODY_READS_IT, exchange_of
 from http_bridge.ignored_fields import ignored_fields
 
 _MAX_INTEGER_DIGITS = 40
@@ -82,9 +83,18 @@ class StrictRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
+            if request.scope["path"] == CHAT_PATH:
+                _take_in(request)
             return await handler(StrictRequest(request.scope, request.receive))
 
         return handle
+
+
+def _take_in(request: Request) -> None:
+    """Before anything of a chat is read. Raises ApiError 429 while the server is known to be full."""
+    exchange, overload = exchange_of(request.scope), request.app.state.overload
+    overload.enter(exchange.client)
+    exchange.at_end.append(partial(overload.leave, exchange.client))
 
 
 def parse_json(body: bytes) -> Any:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import TypeVar
 
 import grpc
@@ -11,7 +11,9 @@ from grpc.aio import Metadata
 
 from http_bridge.drain import Drain, ended_by_drain
 from http_bridge.errors import ApiError, from_grpc, unreachable
+from http_bridge.exchange import Exchange
 from http_bridge.metrics import Metrics
+from http_bridge.overload import Overload
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 
 _T = TypeVar("_T")
@@ -45,8 +47,10 @@ class Upstream:
     Chats go to those that say they are SERVING while there is one; else to any, which then says in words why not.
     """
 
-    def __init__(self, target: str, drain: Drain, metrics: Metrics) -> None:
+    def __init__(self, target: str, drain: Drain, metrics: Metrics, overload: Overload) -> None:
         self._drain = drain
+        self._overload = overload
+        self._says_admitted = False  # of chats that are answered whole
         self._metrics = metrics
         self._any = grpc.aio.insecure_channel(target, options=_OPTIONS)
         self._serving = grpc.aio.insecure_channel(target, options=(*_OPTIONS, _ONLY_SERVING))
@@ -78,24 +82,26 @@ class Upstream:
             raise
 
     async def create(
-        self, request: chat_pb2.ChatCompletionRequest, request_id: str, timeout_s: float | None, client: Request
+        self, request: chat_pb2.ChatCompletionRequest, exchange: Exchange, timeout_s: float | None, client: Request
     ) -> chat_pb2.ChatCompletion:
         """The whole answer. Raises ApiError, and ClientGone when the client leaves before it is there."""
-        call = self._chat_stub.CreateChatCompletion(request, timeout=timeout_s, metadata=_metadata(request_id))
-        with self._failures(), self._drain.running(call):
-            return await _unless_gone(asyncio.ensure_future(_result(call)), client)
+        call = self._chat_stub.CreateChatCompletion(request, timeout=timeout_s, metadata=_metadata(exchange))
+        with self._overload.asked(exchange.client) as taken_in, self._failures(), self._drain.running(call):
+            if not self._says_admitted:
+                taken_in()
+            return await _unless_gone(asyncio.ensure_future(self._result(call, taken_in)), client)
 
     async def stream(
-        self, request: chat_pb2.ChatCompletionRequest, request_id: str, timeout_s: float | None
+        self, request: chat_pb2.ChatCompletionRequest, exchange: Exchange, timeout_s: float | None
     ) -> AsyncGenerator[chat_pb2.ChatCompletionChunk | None]:
         """Yield None when the request has been admitted, then the answer's chunks. Closing it cancels the call.
 
         A server that does not say when it admits a request has done so when its first chunk is there. Raises ApiError.
         """
-        call = self._chat_stub.StreamChatCompletion(request, timeout=timeout_s, metadata=_metadata(request_id))
-        with self._failures(), self._drain.running(call):
-            metadata = await call.initial_metadata()
-            is_admitted = bool(metadata) and _ADMITTED in dict(metadata)
+        call = self._chat_stub.StreamChatCompletion(request, timeout=timeout_s, metadata=_metadata(exchange))
+        with self._overload.asked(exchange.client) as taken_in, self._failures(), self._drain.running(call):
+            is_admitted = _ADMITTED in dict(await call.initial_metadata() or ())
+            taken_in()
             if is_admitted:
                 yield None
             async for chunk in call:
@@ -103,6 +109,14 @@ class Upstream:
                     is_admitted = True
                     yield None
                 yield chunk
+
+    async def _result(
+        self, call: grpc.aio.UnaryUnaryCall[chat_pb2.ChatCompletionRequest, _T], taken_in: Callable[[], None]
+    ) -> _T:
+        """Metadata come when the server has taken the chat in, from one that does not say so with the answer."""
+        self._says_admitted = _ADMITTED in dict(await call.initial_metadata() or ())
+        taken_in()
+        return await call
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:
@@ -131,10 +145,6 @@ async def _first(chunks: AsyncGenerator[_T]) -> _T:
         raise ApiError(500, "internal error") from error
 
 
-async def _result(call: grpc.aio.UnaryUnaryCall[chat_pb2.ChatCompletionRequest, _T]) -> _T:
-    return await call
-
-
 async def _unless_gone(work: "asyncio.Future[_T]", client: Request) -> _T:
     """A handler that does not read is not told when its client leaves, so it has to watch."""
     gone = asyncio.ensure_future(_gone(client))
@@ -156,5 +166,5 @@ async def _gone(client: Request) -> None:
         pass
 
 
-def _metadata(request_id: str) -> Metadata:
-    return Metadata(("x-request-id", request_id))
+def _metadata(exchange: Exchange) -> Metadata:
+    return Metadata(("x-request-id", exchange.request_id), ("chat-client", exchange.client))

@@ -80,7 +80,7 @@ class Admission:
         """A client's only request may always wait."""
         waiting = self._engine.waiting_tokens
         if waiting and waiting + tokens > self._limits.tokens and self._present[caller.name] > 1:
-            raise self._full(f"{waiting} tokens of prompts wait", self._expected_wait_s(caller.name))
+            raise self._full(f"{waiting} tokens of prompts wait", self._expected_wait_s(caller.name), False)
 
     def _require_room(self, caller: Caller) -> None:
         limits, own, total = self._limits, self._present[caller.name], self._present.total()
@@ -95,7 +95,7 @@ class Admission:
         if wait_s > limits.wait_s:
             raise self._full(f"a wait of {wait_s:.0f} s is expected", wait_s - limits.wait_s)
         if caller.remaining_s is not None and wait_s > caller.remaining_s:
-            raise self._full(f"a wait of {wait_s:.1f} s is expected, past the request's deadline", wait_s)
+            raise self._full(f"a wait of {wait_s:.1f} s is expected, past the request's deadline", wait_s, False)
 
     def _expected_wait_s(self, client: str) -> float:
         """Until one more request of this client would run: turns are fair, and each takes as long as others took."""
@@ -109,5 +109,5 @@ class Admission:
         if running is not None:
             self._mean_running += (max(1, running) - self._mean_running) * _WEIGHT
 
-    def _full(self, reason: str, retry_after_s: float) -> QueueFull:
-        return QueueFull(reason, min(max(1, math.ceil(retry_after_s)), _LONGEST_RETRY_S))
+    def _full(self, reason: str, retry_after_s: float, concerns_client: bool = True) -> QueueFull:
+        return QueueFull(reason, min(max(1, math.ceil(retry_after_s)), _LONGEST_RETRY_S), concerns_client)

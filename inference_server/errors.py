@@ -70,11 +70,15 @@ class Unavailable(RequestError):
 
 
 class QueueFull(RequestError):
-    """Too much waits already; the request was not taken in."""
+    """Too much waits already; the request was not taken in.
 
-    def __init__(self, reason: str, retry_after_s: int) -> None:
+    concerns_client: whether any other request of its client would be refused now too.
+    """
+
+    def __init__(self, reason: str, retry_after_s: int, concerns_client: bool = True) -> None:
         super().__init__(f"the queue is full: {reason}")
         self.retry_after_s = retry_after_s
+        self.concerns_client = concerns_client
 
 
 class TookTooLong(RequestError):

@@ -68,21 +68,23 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     ) -> chat_pb2.ChatCompletion:
         async with self._completion(request, context) as completion:
             async with aclosing(completion.deltas()) as deltas:
-                answer = [delta async for delta in deltas]
+                answer = [await anext(deltas)]
+                await _say_admitted(context)
+                answer += [delta async for delta in deltas]
             return to_completion(completion, self.served.name, answer, request.return_token_ids)
 
     async def StreamChatCompletion(  # type: ignore[override]  # a coroutine that writes: its end is not left to the garbage collector
         self, request: chat_pb2.ChatCompletionRequest, context: _Context
     ) -> None:
         async with self._completion(request, context) as completion, aclosing(completion.deltas()) as deltas:
-            first = True
+            is_admitted, is_first = False, True
             async for delta in deltas:
-                if not delta.token_ids and not delta.finish_reason:
-                    await context.send_initial_metadata(((ADMITTED, "1"),))
+                if not is_admitted:
+                    await _say_admitted(context)
+                    is_admitted = True
                 if delta.text or delta.finish_reason or delta.logprobs or request.return_token_ids:
-                    chunk = to_chunk(completion, self.served.name, delta, first, request)
-                    await context.write(chunk)
-                    first = False
+                    await context.write(to_chunk(completion, self.served.name, delta, is_first, request))
+                    is_first = False
 
     async def GetModel(self, request: chat_pb2.GetModelRequest, context: _Context) -> chat_pb2.GetModelResponse:
         response = chat_pb2.GetModelResponse(
@@ -121,3 +123,8 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
                             place.running_since_s = completion.started_s
             except TimeoutError as error:
                 raise TookTooLong(self.served.max_request_s) from error
+
+
+async def _say_admitted(context: _Context) -> None:
+    """At the first delta: the engine has taken the request in, or has nothing to do for it."""
+    await context.send_initial_metadata(((ADMITTED, "1"),))

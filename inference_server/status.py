@@ -32,6 +32,9 @@ def to_status(error: RequestError) -> status_pb2.Status:
             return _status(code_pb2.INVALID_ARGUMENT, error, _bad_request(field, str(error)), reason)
         case MalformedMessage():
             return _status(code_pb2.INVALID_ARGUMENT, error)
+        case QueueFull(retry_after_s=retry_after_s, concerns_client=True):
+            reason = error_details_pb2.ErrorInfo(reason="QUEUE_FULL", domain=_DOMAIN)
+            return _status(code_pb2.RESOURCE_EXHAUSTED, error, _retry(retry_after_s), reason)
         case OutOfMemory(retry_after_s=retry_after_s) | QueueFull(retry_after_s=retry_after_s):
             return _status(code_pb2.RESOURCE_EXHAUSTED, error, _retry(retry_after_s))
         case TookTooLong():

@@ -13,6 +13,7 @@ from typing import Any
 _log = logging.getLogger(__name__)
 _RESERVED = 64  # for metrics, upstream connections, the model's files and pages of documentation
 _MAX_CONNECTIONS = 16_384
+_ROUNDS, _MAX_CONNECTIONS_A_ROUND = 8, 256
 _OPEN_MAX = 10_240  # macOS's
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _SAY_EVERY_S = 60.0
@@ -36,6 +37,16 @@ def connection_limit() -> int:
     if soft == resource.RLIM_INFINITY:
         return _MAX_CONNECTIONS
     return max(1, min(max(soft - _RESERVED, soft // 2), _MAX_CONNECTIONS))
+
+
+def accepted_at_once() -> int:
+    """Return how many connections may be accepted in one round of the loop.
+
+    Some rounds pass before a connection over the limit is closed: together fewer than descriptors are kept free.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = _MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else soft - connection_limit()
+    return max(1, min(spare // _ROUNDS, _MAX_CONNECTIONS_A_ROUND))
 
 
 class MinuteLog:

@@ -25,13 +25,20 @@ def ask(max_tokens: int = 5, content: str = "Hello") -> chat_pb2.ChatCompletionR
     return chat_pb2.ChatCompletionRequest(messages=[message], max_tokens=max_tokens)
 
 
+THE_BRIDGES = (("chat-client", "127.0.0.1"),)
+
+
 async def fill(
     service: InProcessService, stub: "chat_pb2_grpc.ChatServiceAsyncStub", waiting: int
 ) -> "list[asyncio.Task[chat_pb2.ChatCompletion]]":
-    """One request that runs, which takes no step, and so many that wait."""
-    calls = [asyncio.ensure_future(stub.CreateChatCompletion(ask()))]
+    """One request that runs, which takes no step, and so many that wait; all of the client that asks the bridge."""
+
+    def asking() -> "asyncio.Task[chat_pb2.ChatCompletion]":
+        return asyncio.ensure_future(stub.CreateChatCompletion(ask(), metadata=THE_BRIDGES))
+
+    calls = [asking()]
     await until(lambda: service.engine.use.running_count == 1)
-    calls += [asyncio.ensure_future(stub.CreateChatCompletion(ask())) for _ in range(waiting)]
+    calls += [asking() for _ in range(waiting)]
     await until(lambda: service.state._chat_count == 1 + waiting)
     return calls
 
@@ -45,7 +52,7 @@ async def test_full_queue_is_refused_over_both_transports_with_a_time_to_come_ag
         stub = chat_pb2_grpc.ChatServiceStub(channel)
         calls = await fill(service, stub, waiting=3)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await stub.CreateChatCompletion(ask())
+            await stub.CreateChatCompletion(ask(), metadata=THE_BRIDGES)
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert str(refused.value.details()).startswith("the queue is full: 4 requests are here")
         trailing = dict(refused.value.trailing_metadata() or ())
@@ -75,11 +82,11 @@ async def test_queue_is_bounded_by_the_tokens_of_prompts_too() -> None:
         stub = chat_pb2_grpc.ChatServiceStub(channel)
         calls = await fill(service, stub, waiting=0)
         calls.append(
-            asyncio.ensure_future(stub.CreateChatCompletion(ask(content="word " * 200)))
+            asyncio.ensure_future(stub.CreateChatCompletion(ask(content="word " * 200), metadata=THE_BRIDGES))
         )  # the first that waits
         await until(lambda: service.engine.waiting_tokens > 50)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await stub.CreateChatCompletion(ask())
+            await stub.CreateChatCompletion(ask(), metadata=THE_BRIDGES)
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "tokens of prompts wait" in str(refused.value.details())
         service.runner.allow(1000)

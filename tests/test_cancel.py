@@ -8,7 +8,9 @@ import httpx2
 import pytest
 
 from http_bridge.drain import Drain
+from http_bridge.exchange import Exchange
 from http_bridge.metrics import Metrics
+from http_bridge.overload import Overload
 from http_bridge.upstream import Upstream
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 from tests.fakes import FakeRunner, InProcessService, in_process_service, until
@@ -102,9 +104,9 @@ async def test_whole_http_answer_whose_client_leaves(gated: InProcessService) ->
 
 
 async def test_stream_that_the_bridge_closes_between_two_reads(gated: InProcessService) -> None:
-    upstream = Upstream(gated.grpc_address, Drain(1), Metrics())
+    upstream = Upstream(gated.grpc_address, Drain(1), Metrics(), Overload())
     gated.runner.allow(3)
-    chunks = upstream.stream(ASK, "id", None)
+    chunks = upstream.stream(ASK, Exchange("id"), None)
     await anext(chunks)
     await until(lambda: gated.runner.step_count == 3)
     await chunks.aclose()
