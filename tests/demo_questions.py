@@ -14,7 +14,7 @@ KNOWN = (
     ("How can I stream the answer?", ("StreamChatCompletion", '"stream": true')),
     ("How do I call it from Python?", ("http://localhost:8000/v1",)), ("Where are the docs?", ("/docs",)),
     ("How do I check the health?", ("/health", "grpc.health.v1")), ("How do I stop the server?", ("Ctrl+C",)),
-    ("Do I need a GPU?", ("No GPU is needed for me",)), ("Which model are you?", ("demo model", "million")),
+    ("Do I need a GPU?", ("No", "GPU")), ("Which model are you?", ("demo model", "million")),
     ("你好，介绍一下你自己", ("演示模型",)), ("你好", ("你好", "👋")), ("你是谁？", ("演示模型",)),
     ("你好吗", ("很好",)), ("谢谢", ("不客气",)), ("再见", ("再见",)), ("你能做什么？", ("故事", "服务")),
     ("讲个笑话", ("？",)), ("写一首诗", ("\n",)), ("讲个故事", ("机器人", "灯塔")),
