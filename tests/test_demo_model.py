@@ -51,9 +51,13 @@ class Asker:
 
     def ask(self, conversations: Sequence[list[dict[str, Any]]], tools: Any = None, **sampling: Any) -> list[str]:
         """Returns one answer each, control tokens of tool calls included; fails where one does not end."""
+        return self.ask_with_tools([(messages, tools) for messages in conversations], **sampling)
+
+    def ask_with_tools(self, asked: Sequence[tuple[list[dict[str, Any]], Any]], **sampling: Any) -> list[str]:
+        """The same, each conversation with tools of its own."""
         prompts = [
             self._tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=True)
-            for messages in conversations
+            for messages, tools in asked
         ]
         inputs = self._tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
         settings = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None} | sampling

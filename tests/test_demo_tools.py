@@ -5,7 +5,6 @@ It has a million parameters: the bounds are what it reaches, so that a new train
 
 import json
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -19,19 +18,15 @@ COUNT = 60
 SEED = 20250728  # of no training
 
 
-def ask_one_by_one(asker: Asker, asked: list[tuple[dict[str, Any], Any]]) -> list[str]:
-    return [asker.ask([[message]], tools=tools)[0] for message, tools in asked]
-
-
 def test_a_tool_that_fits_is_called(asker: Asker) -> None:
     random, asked, expected = Random(SEED), [], []
     for number in range(COUNT):
         offered = tools_of_request(random)
         turns = call_turns(random, bool(number % 2), *random.choice(offered))
-        asked.append((turns[0], [tool for _, tool, _ in offered]))
+        asked.append(([turns[0]], [tool for _, tool, _ in offered]))
         calls = [json.dumps(call["function"], ensure_ascii=False) for call in turns[1]["tool_calls"]]
         expected.append("\n".join(f"<tool_call>\n{call}\n</tool_call>" for call in calls))
-    answers = ask_one_by_one(asker, asked)
+    answers = asker.ask_with_tools(asked)
     assert sum("<tool_call>" in answer for answer in answers) >= 0.85 * COUNT
     assert sum(map(str.__eq__, answers, expected)) >= 0.65 * COUNT
 
@@ -41,10 +36,11 @@ def test_no_tool_is_called_for_small_talk_and_seldom_one_that_does_not_fit(asker
     for number in range(COUNT):
         offered = tools_of_request(random)
         names = {family.name for family, _, _ in offered}
-        asked.append((_turn_without_call(random, bool(number % 2), names)[0], [tool for _, tool, _ in offered]))
-    small_talk = [(user(text), tools) for text, (_, tools) in zip(SMALL_TALK, asked, strict=False)]
-    assert not [answer for answer in ask_one_by_one(asker, small_talk) if "<tool_call>" in answer]
-    assert sum("<tool_call>" in answer for answer in ask_one_by_one(asker, asked)) <= 0.5 * COUNT
+        question = _turn_without_call(random, bool(number % 2), names)[0]
+        asked.append(([question], [tool for _, tool, _ in offered]))
+    small_talk = [([user(text)], tools) for text, (_, tools) in zip(SMALL_TALK, asked, strict=False)]
+    assert not [answer for answer in asker.ask_with_tools(small_talk) if "<tool_call>" in answer]
+    assert sum("<tool_call>" in answer for answer in asker.ask_with_tools(asked)) <= 0.5 * COUNT
 
 
 SMALL_TALK = ("Hello", "你好", "Thanks!", "谢谢", "Who are you?", "你是谁", "Tell me a joke", "再见")
