@@ -27,6 +27,7 @@ class FakeEngine:
     def __init__(self, has_work: bool) -> None:
         self.step_count = 0
         self.expected_step_s = 0.0
+        self.thread_id: int | None = None
         self.has_work = has_work
         self.given_up = False
 
