@@ -66,7 +66,9 @@ async def watch(engine: Watched, state: ServiceState, timeout_s: float, tasks: P
         stalled_s += min(max(served_s, pause_s / _MOST_STARVED), pause_s)
         limit_s = max(timeout_s, _SLACK * engine.expected_step_s)
         if stalled_s >= limit_s and state.phase is Phase.READY:
-            _log.error("the engine has work, and no step has ended for %.1f s (%s)", silent_s, _used(stalled_s, limit_s))
+            _log.error(
+                "the engine has work, and no step has ended for %.1f s (%s)", silent_s, _used(stalled_s, limit_s)
+            )
             state.enter(Phase.STALLED)
     _log.error("no step has ended for %.1f s (%s); giving up", silent_s, _used(stalled_s, _LASTING * limit_s))
     engine.give_up()

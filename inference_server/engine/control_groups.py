@@ -114,7 +114,7 @@ def _own_path(system: Path, controller: str) -> PurePosixPath | None:
 
 
 def _mounts(system: Path) -> Iterator[_Mount]:
-    """From lines as `32 31 0:29 /docker/x /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu`. Later ones hide earlier ones."""
+    """From lines as `32 31 0:29 /docker/x /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu`. A later one hides others."""
     found: dict[PurePosixPath, _Mount] = {}
     for line in _lines(system / "proc/self/mountinfo"):
         before, _, after = line.partition(" - ")
