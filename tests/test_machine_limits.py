@@ -220,4 +220,4 @@ def test_explicit_number_of_threads_wins_over_the_machines_limits(explicit: str 
         assert after == before
         assert why.endswith("by OMP_NUM_THREADS")
     else:
-        assert why.startswith("1 thread for 1 usable CPUs and ")
+        assert why.startswith("1 thread for 1 usable CPU and ")

@@ -39,7 +39,7 @@ def choose_threads() -> str:
     if threads != own:
         torch.set_num_threads(threads)
     limit = f"a quota of {quota:g}" if quota else "no quota"
-    return f"{_threads(threads)} for {usable} usable CPUs and {limit}"
+    return f"{_threads(threads)} for {usable} usable CPU{'' if usable == 1 else 's'} and {limit}"
 
 
 def usable_cpus() -> int:
