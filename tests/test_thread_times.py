@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from inference_server.engine.thread_times import TASKS, ServedTime, name_team
+from inference_server.engine.thread_times import ServedTime, name_team
+from inference_server.engine.types import SamplingParams
+from tests.fakes import FakeRunner, engine_over
 
 ENGINE, HELPER, OTHER, LOOP = 11, 12, 13, 14
 NAMES = {ENGINE: "engine-11", HELPER: "engine-11", OTHER: "python", LOOP: "python"}
@@ -93,19 +95,29 @@ def test_system_counts_the_waits_of_a_thread_that_shares_its_processor() -> None
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's counts")
 def test_threads_of_openmp_belong_to_the_thread_that_began_them() -> None:
-    teams: list[int] = []
+    team: set[int] = set()
 
     def compute() -> None:
         thread_id = threading.get_native_id()
         name_team(thread_id)
         torch.set_num_threads(3)
         torch.ones(2000, 2000).exp()
-        served = ServedTime(thread_id)
-        teams.append(len(served._team()))
+        team.update(ServedTime(thread_id)._team())
 
     before = torch.get_num_threads()
     thread = threading.Thread(target=compute)
     thread.start()
     thread.join()
     torch.set_num_threads(before)
-    assert 3 <= teams[0] < len(list(TASKS.iterdir()))  # torch may begin some of its own beside OpenMP's
+    assert len(team) >= 3  # torch may begin some of its own beside OpenMP's
+    assert threading.get_native_id() not in team
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's counts")
+async def test_engines_thread_is_named_before_it_begins_others() -> None:
+    engine = engine_over(FakeRunner(), lambda error: None)
+    params = SamplingParams(0.0, 1.0, 0, seed=0, max_tokens=1)
+    assert [events async for events in engine.generate((5,), params)]
+    assert engine.thread_id
+    assert ServedTime(engine.thread_id)._team() == [engine.thread_id]
+    await engine.stop()
