@@ -113,7 +113,8 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
         default=5,
         type=click.IntRange(1, 3600),
         help="Seconds without a completed step, while work is pending, before health is NOT_SERVING; four times the "
-        "expected time of a step if that is longer. The server exits after three times this.",
+        "expected time of a step if that is longer. Waits for a processor do not count. The server exits after three "
+        "times this.",
     )
     @_setting(
         "--max-queued-requests",

@@ -20,6 +20,7 @@ from inference_server.completion import Completions, SamplingDefaults
 from inference_server.config import Settings
 from inference_server.engine.cache_memory import CacheLimits, CachePlan, make_attention, plan_cache
 from inference_server.engine.decode_graphs import ladder
+from inference_server.engine.device import choose_threads
 from inference_server.engine.engine import Engine
 from inference_server.engine.kv_cache import KVCache
 from inference_server.engine.linear import pack, packing_pays
@@ -86,6 +87,7 @@ def load_parts(checkpoint_dir: Path, settings: Settings, on_progress: Callable[[
         raise StartupError(f"{checkpoint_dir}/tokenizer.json: token {last} is beyond the model's {config.vocab_size}")
     stop_token_ids = end_token_ids(checkpoint_dir, generation, config, encoder.end_token_id, last)
     defaults = sampling_defaults(checkpoint_dir, generation)
+    _log.info("computing on the CPU with %s", choose_threads())
     model = build_model(checkpoint_dir, config, settings.device, settings.dtype)
     library = choose_library(model)
     unknown_token_ids = vocabulary.unknown_token_ids(config.vocab_size)

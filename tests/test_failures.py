@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from inference_server.checkpoint.check import require_usable
+from inference_server.engine import control_groups
+from inference_server.engine.control_groups import free_memory
 from inference_server.engine.device import choose_device, require_memory
 from inference_server.engine.model_loader import read_config
 from inference_server.errors import StartupError
@@ -18,6 +20,7 @@ from inference_server.loading import load_parts
 from tests.checkpoints import Shape, load_model, write_checkpoint
 from tests.fakes import settings
 from tests.programs import Program
+from tests.test_machine_limits import v2_system
 
 Breakage = Callable[[Path], object]
 
@@ -142,10 +145,14 @@ def test_memory_is_checked_before_a_weight_is_read(whole: Path, monkeypatch: pyt
 
 
 def test_page_cache_of_a_container_counts_as_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inference_server.engine.device._CGROUP", tmp_path)
-    (tmp_path / "memory.max").write_text("1000000000\n")
-    (tmp_path / "memory.current").write_text("990000000\n")
-    (tmp_path / "memory.stat").write_text("anon 10000000\nactive_file 500000000\ninactive_file 400000000\n")
+    files = {
+        "memory.max": "1000000000",
+        "memory.high": "max",
+        "memory.current": "990000000",
+        "memory.stat": "anon 10000000\nactive_file 500000000\ninactive_file 400000000",
+    }
+    system = v2_system(tmp_path, "/", files)
+    monkeypatch.setattr(control_groups, "free_memory", lambda: free_memory(system))
     require_memory(400_000_000, torch.bfloat16, torch.device("cpu"))
     with pytest.raises(StartupError, match="too little memory"):
         require_memory(500_000_000, torch.bfloat16, torch.device("cpu"))

@@ -4,13 +4,16 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence as Rows
+from pathlib import Path
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from inference_server import watchdog
 from inference_server.demo_model import CHECKPOINT_DIR
 from inference_server.engine.pace import Pace, work_of
+from inference_server.engine.thread_times import ServedTime
 from inference_server.engine.types import NO_SAMPLING, Chunk, Computed, SamplingParams, Sequence
 from inference_server.errors import EngineFailed
 from inference_server.loading import load_parts
@@ -19,6 +22,7 @@ from inference_server.watchdog import watch
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 from tests.fakes import FakeRunner, engine_over, in_process_service, settings, until
 from tests.test_cancel import ASK
+from tests.test_thread_times import ENGINE, write_thread
 
 TIMEOUT_S = 0.2
 
@@ -27,6 +31,7 @@ class FakeEngine:
     def __init__(self, has_work: bool) -> None:
         self.step_count = 0
         self.expected_step_s = 0.0
+        self.thread_id: int | None = None
         self.has_work = has_work
         self.given_up = False
 
@@ -190,3 +195,50 @@ def test_one_step_of_a_suspended_process_does_not_blind_the_watchdog() -> None:
 def expected_of_one_token(pace: Pace) -> float:
     pace.begin([Chunk(Sequence((0,), NO_SAMPLING), 0, 1)])
     return pace.expected_s
+
+
+async def test_starved_engine_is_let_be_and_a_blocked_one_on_the_same_machine_is_found(tmp_path: Path) -> None:
+    engine, state, began_s = FakeEngine(has_work=True), ready(), time.monotonic()
+    engine.thread_id = ENGINE
+    write_thread(tmp_path, ENGINE, 1.0, 0.0)
+    watching = asyncio.create_task(watch(engine, state, TIMEOUT_S, tmp_path))
+    while time.monotonic() < began_s + 5 * TIMEOUT_S:
+        passed_s = time.monotonic() - began_s
+        write_thread(tmp_path, ENGINE, 1.0 + 0.05 * passed_s, 0.95 * passed_s, "R")
+        await asyncio.sleep(TIMEOUT_S / 50)
+        assert state.phase is Phase.READY
+    write_thread(tmp_path, ENGINE, 2.0, 10.0)  # it sleeps from here on
+    await until(lambda: state.phase is Phase.STALLED)
+    await asyncio.wait_for(watching, 60)
+    assert engine.given_up
+
+
+async def test_no_load_hides_a_stuck_engine_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "_MOST_STARVED", 4)
+    engine, state = FakeEngine(has_work=True), ready()
+    engine.thread_id = ENGINE
+    write_thread(tmp_path, ENGINE, 1.0, 0.0, "R")
+    await asyncio.wait_for(watch(engine, state, TIMEOUT_S / 4, tmp_path), 60)
+    assert engine.given_up
+
+
+async def test_delay_of_the_loop_itself_is_not_the_engines() -> None:
+    engine, state = FakeEngine(has_work=True), ready()
+    watching = asyncio.create_task(watch(engine, state, TIMEOUT_S))
+    for _ in range(8):  # looks, each of which counts a tenth of the timeout
+        time.sleep(TIMEOUT_S)  # noqa: ASYNC251 - the loop is held up
+        for _ in range(5):  # until the watchdog has looked
+            await asyncio.sleep(0)
+        assert state.phase is Phase.READY
+    watching.cancel()
+
+
+async def test_pace_of_long_steps_is_in_served_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ServedTime, "lap", lambda served: (50.0, 0.75))
+    pace = Pace()
+    pace.learn_from_one_token(0.5)
+    engine = engine_over(FakeRunner(), lambda error: None, pace=pace)
+    params = SamplingParams(0.0, 1.0, 0, seed=0, max_tokens=1)
+    assert [events async for events in engine.generate((5,), params)]
+    await engine.stop()
+    assert expected_of_one_token(pace) == pytest.approx(0.75)

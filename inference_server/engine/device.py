@@ -1,14 +1,17 @@
 """Where the model runs, in what type, and whether it fits there. Asked once, before the weights are read."""
 
+import math
+import os
 from pathlib import Path
 
 import psutil
 import torch
 
+from inference_server.engine import control_groups
 from inference_server.errors import StartupError
 
 _GPU_DRIVER = Path("/proc/driver/nvidia/version")
-_CGROUP = Path("/sys/fs/cgroup")  # a container's limit, which the machine's free memory does not show
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # torch obeys them
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -20,6 +23,32 @@ def choose_device(asked: str) -> torch.device:
         driver = f"driver {_GPU_DRIVER.read_text().split()[7]}" if _GPU_DRIVER.is_file() else "no NVIDIA driver"
         raise StartupError(f"--device cuda: no usable GPU; found {driver} and {_torch_build()}")
     return torch.device("cpu")
+
+
+def choose_threads() -> str:
+    """Set the number of threads that compute on the CPU, and return it with the reason for the log.
+
+    torch's own choice (CPUs of the affinity mask, or cores of one thread each) is cut to the CPU quota of the control
+    groups, rounded up: threads beyond it are throttled together, often while the others wait for them.
+    """
+    own = torch.get_num_threads()
+    if named := [name for name in _THREAD_VARIABLES if os.environ.get(name)]:
+        return f"{_threads(own)} by {named[0]}"
+    usable, quota = usable_cpus(), control_groups.cpu_quota()
+    threads = max(min(own, usable, math.ceil(quota or usable)), 1)
+    if threads != own:
+        torch.set_num_threads(threads)
+    limit = f"a quota of {quota:g}" if quota else "no quota"
+    return f"{_threads(threads)} for {usable} usable CPU{'' if usable == 1 else 's'} and {limit}"
+
+
+def usable_cpus() -> int:
+    """CPUs of the affinity mask; all of the machine's on systems that have none."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread" + ("" if count == 1 else "s")
 
 
 def describe(device: torch.device) -> str:
@@ -58,18 +87,9 @@ def require_memory(parameter_count: int, dtype: torch.dtype, device: torch.devic
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can still be used: the GPU's, or the machine's within the container's limit."""
+    """Memory that can still be used: the GPU's, or the machine's within the limits of its control groups."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info()[0]
-    free: int = psutil.virtual_memory().available
-    try:
-        limit, used, parts = ((_CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current", "stat"))
-    except OSError:
-        return free
-    if limit == "max":
-        return free
-    # files in the page cache count as used, and give way to the weights
-    cached = sum(
-        int(line.split()[1]) for line in parts.splitlines() if line.startswith(("active_file", "inactive_file"))
-    )
-    return min(free, int(limit) - int(used) + cached)
+    available: int = psutil.virtual_memory().available
+    within_limits = control_groups.free_memory()
+    return available if within_limits is None else min(available, within_limits)

@@ -19,11 +19,15 @@ from inference_server.engine.mail import Mail, pause_s
 from inference_server.engine.pace import Pace
 from inference_server.engine.scheduler import Scheduler
 from inference_server.engine.step import Step
+from inference_server.engine.thread_times import ServedTime, name_team
 from inference_server.engine.types import EngineUse, SampledToken, SamplingParams, Sequence, TokenEvent
 from inference_server.errors import EngineFailed, PromptTooLong
 
 _log = logging.getLogger(__name__)
 _STOP_S = 1.0
+# The served time of steps that should take longer is measured, in about a millisecond; the watchdog's shortest limit
+# is far above that of shorter ones.
+_LONG_STEP_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,11 @@ class Engine:
     def expected_step_s(self) -> float:
         """How long the step that runs should take, as far as that is known."""
         return self._pace.expected_s
+
+    @property
+    def thread_id(self) -> int | None:
+        """The system's number of its thread; None before the start."""
+        return self._thread.native_id
 
     @property
     def has_work(self) -> bool:
@@ -177,6 +186,8 @@ class Engine:
         try:
             if self._niceness and sys.platform == "linux":  # where it is each thread's own
                 os.nice(self._niceness)
+            name_team(threading.get_native_id())
+            self._served = ServedTime(threading.get_native_id())
             while self._read_inbox():
                 self._take_step()
         except BaseException as error:
@@ -200,8 +211,11 @@ class Engine:
         started_s = time.perf_counter()
         chunks = self._scheduler.schedule()
         self._pace.begin(chunks)
+        is_long = self._pace.expected_s > _LONG_STEP_S
+        if is_long:
+            self._served.begin()
         outcomes = self._step.run(chunks)
-        self._pace.end(time.perf_counter() - started_s)
+        self._pace.end(self._served.lap()[1] if is_long else time.perf_counter() - started_s)
         events: list[tuple[Sequence, TokenEvent | Exception]] = []
         for chunk, outcome in zip(chunks, outcomes, strict=True):
             if outcome is None or isinstance(outcome, SampledToken):
