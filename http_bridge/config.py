@@ -28,6 +28,7 @@ class Settings:
     max_body_bytes: int
     unknown_fields: str
     read_timeout_s: int
+    write_timeout_s: int
     sse_keepalive_s: int
     drain_timeout_s: int
     metrics_port: int
@@ -101,6 +102,12 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
         default=10,
         type=click.IntRange(1, 3600),
         help="How long a request's headers, and then its body, may take to arrive.",
+    )
+    @_setting(
+        "--write-timeout-s",
+        default=30,
+        type=click.IntRange(1, 3600),
+        help="How long a client may read nothing of its answer before its connection is closed.",
     )
     @_setting(
         "--sse-keepalive-s",

@@ -14,6 +14,7 @@ import grpc
 from inference_server.boundary import Behavior, Context, Continuation, request_id_of, rewrapped
 from inference_server.completion import Completion
 from inference_server.errors import (
+    ClientStalled,
     InvalidField,
     MalformedMessage,
     PromptTooLong,
@@ -126,6 +127,8 @@ def _outcome(error: BaseException, context: Context) -> str:
     if isinstance(error, asyncio.CancelledError | grpc.aio.InternalError):  # the client has left, or its time is over
         remaining_s = context.time_remaining()
         return "cancelled" if remaining_s is None or remaining_s > 0 else "deadline"
+    if isinstance(error, ClientStalled):
+        return "stalled"
     if isinstance(error, TookTooLong):
         return "deadline"
     if isinstance(error, InvalidField | MalformedMessage | PromptTooLong | UnknownModel):

@@ -34,6 +34,7 @@ class Settings:
     max_queue_wait_s: int
     max_client_requests: int
     max_request_s: int
+    write_timeout_s: int
     max_chunk_delay_ms: int
     max_messages: int
     max_message_bytes: int
@@ -145,6 +146,12 @@ def command(serve: Callable[[Settings], None]) -> click.Command:
         default=3600,
         type=click.IntRange(1, 7 * 24 * 3600),
         help="Longest time for one answer, whatever deadline the client sets.",
+    )
+    @_setting(
+        "--write-timeout-s",
+        default=30,
+        type=click.IntRange(1, 3600),
+        help="How long a client may read nothing of a streamed answer before the call ends.",
     )
     @_setting(
         "--max-chunk-delay-ms",

@@ -88,6 +88,13 @@ class TookTooLong(RequestError):
         super().__init__(f"the answer was not ready within the server's limit of {limit_s} s")
 
 
+class ClientStalled(RequestError):
+    """The client has read nothing of its answer for a long time."""
+
+    def __init__(self, limit_s: int) -> None:
+        super().__init__(f"the client has read nothing for {limit_s} s")
+
+
 class EngineFailed(Unavailable):
     """The engine's loop has ended; the process is about to exit."""
 

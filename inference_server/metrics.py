@@ -13,8 +13,11 @@ from inference_server.engine.types import EngineUse
 from inference_server.service_state import Phase, ServiceState
 from observability.registry import LATENCY_BUCKETS_S, program_registry
 
-# unread: the call ended before a handler had its message; unimplemented: a method that the chat service does not have.
-OUTCOMES = ("stop", "length", "cancelled", "deadline", "failed", "invalid", "refused", "unread", "unimplemented")
+# stalled: the client read nothing for too long; unread: the call ended before a handler had its message; unimplemented:
+# a method that the chat service does not have.
+OUTCOMES = (
+    "stop", "length", "cancelled", "deadline", "stalled", "failed", "invalid", "refused", "unread", "unimplemented",
+)  # fmt: skip
 _STEP_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _TOKEN_BUCKETS = tuple(step * 10**power for power in range(6) for step in (1, 2, 5))  # to 500,000, as vLLM's are
 _PACKAGES = ("torch", "transformers", "grpcio")

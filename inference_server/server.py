@@ -144,6 +144,7 @@ def _served_model(settings: Settings) -> ServedModel:
         max_messages=settings.max_messages,
         max_message_bytes=settings.max_message_bytes,
         max_request_s=settings.max_request_s,
+        write_timeout_s=settings.write_timeout_s,
     )
 
 

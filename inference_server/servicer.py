@@ -15,7 +15,7 @@ from inference_server.caller import caller_of
 from inference_server.completion import Completion, Completions
 from inference_server.convert import to_chat_request, to_chunk, to_completion, to_engine_use
 from inference_server.engine.types import EngineUse
-from inference_server.errors import TookTooLong
+from inference_server.errors import ClientStalled, TookTooLong
 from inference_server.service_state import Phase, ServiceState
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 
@@ -39,6 +39,7 @@ class ServedModel:
     max_messages: int
     max_message_bytes: int
     max_request_s: int
+    write_timeout_s: int
     created_s: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -83,8 +84,16 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
                     await _say_admitted(context)
                     is_admitted = True
                 if delta.text or delta.finish_reason or delta.logprobs or request.return_token_ids:
-                    await context.write(to_chunk(completion, self.served.name, delta, is_first, request))
+                    await self._write(context, to_chunk(completion, self.served.name, delta, is_first, request))
                     is_first = False
+
+    async def _write(self, context: _Context, chunk: chat_pb2.ChatCompletionChunk) -> None:
+        """gRPC takes a few messages for a client that reads nothing, and then waits."""
+        try:
+            async with asyncio.timeout(self.served.write_timeout_s):
+                await context.write(chunk)
+        except TimeoutError as error:
+            raise ClientStalled(self.served.write_timeout_s) from error
 
     async def GetModel(self, request: chat_pb2.GetModelRequest, context: _Context) -> chat_pb2.GetModelResponse:
         response = chat_pb2.GetModelResponse(

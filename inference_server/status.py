@@ -6,6 +6,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from inference_server.errors import (
+    ClientStalled,
     InvalidField,
     MalformedMessage,
     OutOfMemory,
@@ -37,6 +38,8 @@ def to_status(error: RequestError) -> status_pb2.Status:
             return _status(code_pb2.RESOURCE_EXHAUSTED, error, _retry(retry_after_s), reason)
         case OutOfMemory(retry_after_s=retry_after_s) | QueueFull(retry_after_s=retry_after_s):
             return _status(code_pb2.RESOURCE_EXHAUSTED, error, _retry(retry_after_s))
+        case ClientStalled():
+            return _status(code_pb2.ABORTED, error)
         case TookTooLong():
             return _status(code_pb2.DEADLINE_EXCEEDED, error)
         case UnknownModel():

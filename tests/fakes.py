@@ -127,6 +127,7 @@ def settings(**changes: object) -> Settings:
         "max_context_tokens": None, "max_sequences": 128, "max_step_tokens": None, "kv_cache_gib": None,
         "gpu_memory_fraction": 0.9, "prefix_caching": True, "stall_timeout_s": 5, "max_queued_requests": 256,
         "max_queued_tokens": 2**20, "max_queue_wait_s": 60, "max_client_requests": 0, "max_request_s": 3600,
+        "write_timeout_s": 30,
         "max_chunk_delay_ms": 100, "max_messages": 1024, "max_message_bytes": 4 * 2**20,
         "reflection": True, "drain_timeout_s": 30, "metrics_port": 0, "log_format": "text", "log_level": "info",
     }  # fmt: skip
@@ -135,7 +136,11 @@ def settings(**changes: object) -> Settings:
 
 @asynccontextmanager
 async def in_process_service(
-    runner: FakeRunner, max_sequences: int = 64, queue: QueueLimits = UNLIMITED, max_request_s: int = 3600
+    runner: FakeRunner,
+    max_sequences: int = 64,
+    queue: QueueLimits = UNLIMITED,
+    max_request_s: int = 3600,
+    write_timeout_s: int = 30,
 ) -> AsyncIterator[InProcessService]:
     """A ready gRPC server over the runner, and a bridge in front of it."""
     state = ServiceState()
@@ -144,7 +149,8 @@ async def in_process_service(
         runner, lambda _: state.enter(Phase.FAILED), max_sequences=max_sequences,
         on_step=metrics.observe_step,
     )  # fmt: skip
-    servicer = ChatServicer(ServedModel("fake", "", 1024, 4 * 2**20, max_request_s), state, Accounting(metrics))
+    served = ServedModel("fake", "", 1024, 4 * 2**20, max_request_s, write_timeout_s)
+    servicer = ChatServicer(served, state, Accounting(metrics))
     encoder, defaults = PromptEncoder(CHECKPOINT_DIR), SamplingDefaults(0.0, 1.0, 0, 0.0, 1.0)
     completions = Completions(
         engine, encoder, Vocabulary(encoder.tokenizer), defaults, ("fake",), 32_768, frozenset({0}),
@@ -171,7 +177,8 @@ def bridge_settings(target: str, **changes: object) -> BridgeSettings:
     defaults: dict[str, object] = {
         "target": target, "host": "127.0.0.1", "port": 0, "allowed_hosts": (), "cors_origins": (),
         "sse_keepalive_s": 10, "max_body_bytes": 4 * 2**20,
-        "unknown_fields": "ignore", "read_timeout_s": 10, "drain_timeout_s": 1, "metrics_port": 0, "log_level": "info",
+        "unknown_fields": "ignore", "read_timeout_s": 10, "write_timeout_s": 30,
+        "drain_timeout_s": 1, "metrics_port": 0, "log_level": "info",
         "log_format": "text",
     }  # fmt: skip
     return BridgeSettings(**(defaults | changes))  # type: ignore[arg-type]

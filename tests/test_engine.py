@@ -193,14 +193,31 @@ async def test_what_a_failed_step_held_is_freed_before_it_is_tried_again() -> No
     await engine.stop()
 
 
-async def test_a_reader_that_was_away_gets_bounded_pieces() -> None:
+async def test_a_reader_that_was_away_gets_bounded_pieces_and_the_sequence_rests_meanwhile() -> None:
     engine = engine_of(FakeRunner())
     arrivals = engine.generate((1, 2), greedy(1000))
     pieces = [await anext(arrivals)]
-    await until(lambda: engine.use.counts.finished == 1)
+    await until(lambda: engine.use.running_count == 0 and engine.use.counts.generated_tokens >= 256)
+    made = engine.use.counts.generated_tokens
+    assert made < 300
+    assert not engine.has_work
+    assert engine.use.cache.used_blocks == 0
+    assert len((await collect(engine, greedy(5)))[0]) == 5  # nobody else is held up
+    assert engine.use.counts.generated_tokens == made + 5
     pieces += [piece async for piece in arrivals]
     assert sum(map(len, pieces)) == 1000
-    assert max(map(len, pieces)) == 256
+    assert max(map(len, pieces)) <= 256
+    await engine.stop()
+
+
+async def test_a_resting_sequence_can_be_cancelled() -> None:
+    engine = engine_of(FakeRunner())
+    arrivals = engine.generate((1, 2), greedy(1000))
+    await anext(arrivals)
+    await until(lambda: engine.use.running_count == 0 and engine.use.counts.generated_tokens >= 256)
+    await arrivals.aclose()
+    await until(lambda: engine.use.counts.cancelled == 1)
+    assert engine.use.waiting_count == 0
     await engine.stop()
 
 

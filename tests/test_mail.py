@@ -24,7 +24,7 @@ async def taken(mail: Mail, pause_s: float) -> int:
 
 
 async def test_first_token_is_read_at_once_and_the_next_ones_together() -> None:
-    mail = Mail()
+    mail = Mail(lambda rests: None)
     mail.put(EVENT)
     assert await taken(mail, 0.2) == 1
     mail.put(EVENT)
@@ -39,7 +39,7 @@ async def test_first_token_is_read_at_once_and_the_next_ones_together() -> None:
 
 
 async def test_tokens_that_come_after_the_pause_do_not_wait() -> None:
-    mail = Mail()
+    mail = Mail(lambda rests: None)
     mail.put(EVENT)
     assert await taken(mail, 0.01) == 1
     await asyncio.sleep(0.05)
@@ -49,7 +49,7 @@ async def test_tokens_that_come_after_the_pause_do_not_wait() -> None:
 
 
 async def test_the_last_token_takes_those_before_it_along() -> None:
-    mail = Mail()
+    mail = Mail(lambda rests: None)
     mail.put(EVENT)
     assert await taken(mail, LONG_S) == 1
     mail.put(EVENT)
@@ -58,7 +58,7 @@ async def test_the_last_token_takes_those_before_it_along() -> None:
 
 
 async def test_an_error_is_told_at_once_behind_what_came_before_it() -> None:
-    mail = Mail()
+    mail = Mail(lambda rests: None)
     mail.put(EVENT)
     assert await taken(mail, LONG_S) == 1
     mail.put(EVENT)
@@ -69,7 +69,7 @@ async def test_an_error_is_told_at_once_behind_what_came_before_it() -> None:
 
 
 async def test_a_closed_mail_wakes_nobody() -> None:
-    mail = Mail()
+    mail = Mail(lambda rests: None)
     mail.put(EVENT)
     assert await taken(mail, 0.05) == 1
     mail.put(EVENT)
@@ -114,3 +114,20 @@ def test_on_a_cpu_threads_that_compute_are_less_urgent_than_those_that_serve() -
         assert others == {own, own + 3}
     finally:
         server.stop()
+
+
+async def test_a_sequence_rests_while_its_caller_reads_nothing() -> None:
+    told: list[bool] = []
+    mail = Mail(told.append)
+    for _ in range(300):
+        mail.put(EVENT)
+    assert told == [True]
+    assert await taken(mail, 0.0) == 256
+    assert told == [True, False]
+    for _ in range(300 - 44):
+        mail.put(EVENT)
+    assert told == [True, False, True]
+    mail.put(LAST)
+    assert await taken(mail, 0.0) == 256
+    assert await taken(mail, 0.0) == 45
+    assert told == [True, False, True, False]

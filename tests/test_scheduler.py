@@ -102,6 +102,16 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.live)
     @rule(data=st.data())
+    def park(self, data: st.DataObject) -> None:
+        self.scheduler.park(data.draw(st.sampled_from(self.live)))
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data())
+    def unpark(self, data: st.DataObject) -> None:
+        self.scheduler.unpark(data.draw(st.sampled_from(self.live)))
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data())
     def fail(self, data: st.DataObject) -> None:
         running = [sequence for sequence in self.live if sequence in self.scheduler._running]
         if running:
@@ -114,7 +124,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(stops=st.booleans())
     def step(self, stops: bool) -> None:
         chunks = self.scheduler.schedule()
-        assert bool(chunks) == bool(self.live), "there is work and nobody runs"
+        resting = self.scheduler.parked_count
+        assert bool(chunks) == (len(self.live) > resting), "there is work and nobody runs"
         running = Counter(sequence.client for sequence in self.scheduler._running)
         assert running == self.scheduler._running_of
         decoding = sum(chunk.samples and chunk.count == 1 for chunk in chunks)
@@ -142,7 +153,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert counts.started == counts.finished + counts.cancelled + counts.failed + len(self.live)
 
     def teardown(self) -> None:
-        """Whatever is left ends by itself: no deadlock."""
+        """Whatever is left and does not rest ends by itself: no deadlock."""
+        for sequence in getattr(self, "live", ()):
+            self.scheduler.unpark(sequence)
         for _ in range(3000):
             if not getattr(self, "live", None):
                 return

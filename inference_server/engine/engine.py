@@ -40,6 +40,12 @@ class _Cancel:
     sequence: Sequence
 
 
+@dataclass(frozen=True, slots=True)
+class _Park:
+    sequence: Sequence
+    rests: bool
+
+
 class _Stop:
     """Ends the thread."""
 
@@ -74,7 +80,7 @@ class Engine:
         self._max_chunk_delay_s = max_chunk_delay_s
         self._niceness = niceness
         self._pace = pace or Pace()
-        self._inbox: queue.SimpleQueue[_Add | _Cancel | _Stop] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Add | _Cancel | _Park | _Stop] = queue.SimpleQueue()
         self._mails: dict[Sequence, Mail] = {}  # the event loop's
         self._failed = False
         self._sent_tokens = 0  # through the mailbox; the event loop's
@@ -106,7 +112,7 @@ class Engine:
         """Numbers for people and monitors; taken while the engine runs, so not all of one moment."""
         scheduler = self._scheduler
         return EngineUse(
-            scheduler.running_count, scheduler.waiting_count, scheduler.waiting_tokens, scheduler.counts,
+            scheduler.running_count, scheduler.waiting_count + scheduler.parked_count, scheduler.waiting_tokens, scheduler.counts,
             scheduler.cache.use,
         )  # fmt: skip
 
@@ -165,8 +171,8 @@ class Engine:
         capacity = self._scheduler.cache.token_capacity
         if len(prompt_token_ids) + params.max_tokens > capacity:
             raise PromptTooLong(len(prompt_token_ids), params.max_tokens, capacity)
-        sequence, mail, ended = Sequence(prompt_token_ids, params, list(resumed_token_ids), client), Mail(), False
-        self._mails[sequence] = mail
+        sequence, ended = Sequence(prompt_token_ids, params, list(resumed_token_ids), client), False
+        mail = self._mails[sequence] = Mail(lambda rests: self._inbox.put(_Park(sequence, rests)))
         self._sent_tokens += sequence.length
         self._inbox.put(_Add(sequence))
         longest_s = self._max_chunk_delay_s if may_wait else 0.0
@@ -203,6 +209,8 @@ class Engine:
                     self._taken_tokens += sequence.length
                 case _Cancel(sequence):
                     self._scheduler.cancel(sequence)
+                case _Park(sequence, rests):
+                    (self._scheduler.park if rests else self._scheduler.unpark)(sequence)
                 case _Stop():
                     return False
         return True

@@ -7,17 +7,23 @@ nor do its last ones, nor those of a sequence that runs alone.
 """
 
 import asyncio
+from collections.abc import Callable
 
 from inference_server.engine.types import TokenEvent
 
 _MOST_TAKEN = 256  # with 20 logprobs a token some 155 kB in a message, which clients take up to 4 MiB of
+# A sequence whose caller reads nothing is parked at so many events, and goes on when there are half as many.
+_MOST_UNREAD = 256
 _PAUSE_A_SEQUENCE_S = 0.0015
 
 
 class Mail:
     """The events of one sequence."""
 
-    def __init__(self) -> None:
+    def __init__(self, park: Callable[[bool], None]) -> None:
+        """park: told whether the sequence shall rest, when that changes."""
+        self._park = park
+        self._is_parked = False
         self._events: list[TokenEvent] = []
         self._arrived = asyncio.Event()
         self._error: Exception | None = None
@@ -29,6 +35,9 @@ class Mail:
         if isinstance(event, TokenEvent):
             self._events.append(event)
             is_last = event.finish_reason is not None
+            if len(self._events) >= _MOST_UNREAD and not self._is_parked and not is_last:
+                self._is_parked = True
+                self._park(True)
         else:
             self._error, is_last = event, True
         if is_last:
@@ -49,6 +58,9 @@ class Mail:
         if not self._events and self._error:
             raise self._error
         events, self._events = self._events[:_MOST_TAKEN], self._events[_MOST_TAKEN:]
+        if self._is_parked and len(self._events) <= _MOST_UNREAD // 2:
+            self._is_parked = False
+            self._park(False)
         if not self._events and not self._error:
             self._arrived.clear()
             self._due_s = asyncio.get_running_loop().time() + pause_s

@@ -49,6 +49,7 @@ class Scheduler:
         self._budget = budget
         self._waiting = WaitingLines()
         self._running: list[Sequence] = []  # by the time at which they last began, oldest first
+        self._parked: set[Sequence] = set()
         self._running_of: Counter[str] = Counter()  # by client
 
     @property
@@ -58,8 +59,13 @@ class Scheduler:
 
     @property
     def waiting_count(self) -> int:
-        """Sequences that hold none."""
+        """Sequences that hold none and wait for some."""
         return len(self._waiting)
+
+    @property
+    def parked_count(self) -> int:
+        """Sequences whose callers read nothing. They hold no blocks."""
+        return len(self._parked)
 
     @property
     def waiting_tokens(self) -> int:
@@ -75,6 +81,17 @@ class Scheduler:
         """Drops a sequence that nobody waits for; harmless where it has ended."""
         if self._drop(sequence):
             self.counts.cancelled += 1
+
+    def park(self, sequence: Sequence) -> None:
+        """Lets a sequence rest that has more tokens than its caller reads; harmless where it has ended."""
+        if self._drop(sequence):
+            self._parked.add(sequence)
+
+    def unpark(self, sequence: Sequence) -> None:
+        """Its next turn comes as soon as may be; what the cache has forgotten of it is computed again."""
+        if sequence in self._parked:
+            self._parked.remove(sequence)
+            self._waiting.put_back(sequence)
 
     def distrust(self, sequence: Sequence) -> list[int]:
         """What the sequence has computed must not be used again. Returns the blocks that it alone holds."""
@@ -186,6 +203,8 @@ class Scheduler:
         """Whether it was here."""
         if sequence in self._running:
             self._leave(sequence)
+        elif sequence in self._parked:
+            self._parked.remove(sequence)
         elif not self._waiting.remove(sequence):
             return False
         self.cache.release(sequence)
