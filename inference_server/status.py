@@ -13,6 +13,7 @@ from inference_server.errors import (
     QueueFull,
     RequestError,
     TookTooLong,
+    TooManyFields,
     Unavailable,
     UnknownModel,
 )
@@ -30,7 +31,7 @@ def to_status(error: RequestError) -> status_pb2.Status:
         case PromptTooLong(field=field):
             reason = error_details_pb2.ErrorInfo(reason="CONTEXT_LENGTH_EXCEEDED", domain=_DOMAIN)
             return _status(code_pb2.INVALID_ARGUMENT, error, _bad_request(field, str(error)), reason)
-        case MalformedMessage():
+        case MalformedMessage() | TooManyFields():
             return _status(code_pb2.INVALID_ARGUMENT, error)
         case OutOfMemory(retry_after_s=retry_after_s) | QueueFull(retry_after_s=retry_after_s):
             return _status(code_pb2.RESOURCE_EXHAUSTED, error, _retry(retry_after_s))
