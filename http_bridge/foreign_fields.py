@@ -76,7 +76,7 @@ WITHOUT_EFFECT_IN_MESSAGES: Final = frozenset({
     "annotations", "cache_control", "created_at", "id", "provider_specific_fields", "reasoning", "reasoning_content",
     "reasoning_details", "refusal", "thinking_blocks", "tool_call_id",
 })  # fmt: skip
-NEUTRAL_IN_STREAM_OPTIONS: Final[Mapping[str, Values]] = {"include_obfuscation": NOTHING}
+NEUTRAL_IN_STREAM_OPTIONS: Final[Mapping[str, Values]] = {"include_obfuscation": (*NOTHING[1:], False)}
 WITHOUT_EFFECT_IN_PARTS: Final = frozenset({"annotations", "cache_control", "prompt_cache_breakpoint"})
 
 _INSTEAD: Final[Mapping[str, str]] = {

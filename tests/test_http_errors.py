@@ -108,8 +108,9 @@ RAW: list[tuple[bytes, str]] = [
     (b'{"max_tokens": ' + b"9" * 5000 + b"}", "body: a number of more than 40 digits"),
     (b'{"stream": true, "stream": false}', "same name twice"),
     (b'{"messages": ' + b"[" * 900 + b"]" * 900 + b"}", "nested deeper than 64 levels"),
-    (b'{"messages": ' + b"[" * 100_000, "nested deeper than 64 levels"),
-    (b'{"a":' * 100_000, "nested deeper than 64 levels"),
+    (b'{"messages": ' + b"[" * 60_000, "nested deeper than 64 levels"),
+    (b'{"a":' * 60_000, "nested deeper than 64 levels"),
+    (b'{"a":' * 100_000, "body: more than 65536 values"),
 ]
 
 
