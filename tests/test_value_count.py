@@ -3,14 +3,14 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx2
 import pytest
 import pytest_asyncio
 
-from http_bridge import strict_request, value_count
+from http_bridge import app, schemas, strict_request, value_count
 from http_bridge.value_count import MAX_VALUES, has_too_many_values
 from tests.fake_upstream import fake_upstream
 from tests.fakes import in_process_bridge
@@ -99,6 +99,40 @@ async def test_other_tasks_run_while_marks_in_texts_are_passed_over() -> None:
     assert not await has_too_many_values(body)
     other.cancel()
     assert turns >= len(body) // 2**16
+
+
+STEPS = (
+    (strict_request, "parse_json"), (strict_request, "require_modest"), (schemas, "require_neutral"),
+    (strict_request, "ignored_fields"), (app, "to_grpc"),
+)  # fmt: skip
+
+
+async def test_other_tasks_run_between_the_steps_on_a_large_body(
+    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, began = 0, {}
+
+    def noted(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            began[name] = turns
+            return step(*arguments)
+
+        return run
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    for module, name in STEPS:
+        monkeypatch.setattr(module, name, noted(name, getattr(module, name)))
+    other = asyncio.create_task(take_turns())
+    body = {"messages": [{"role": "user", "content": [{"type": "text", "text": ""}] * 5}] * 1024}
+    assert (await client.post(CHAT, json=body)).status_code == 200
+    other.cancel()
+    assert list(began) == [name for _, name in STEPS]
+    assert len(set(began.values())) == len(STEPS)
 
 
 async def test_long_conversations_and_large_objects_are_served(client: httpx2.AsyncClient) -> None:
