@@ -117,8 +117,11 @@ def _add_routes(app: FastAPI) -> None:
         exchange: _AcceptedChat,
     ) -> Response:
         """Answers a conversation, whole or as server-sent events."""
+        await request.give_way()
         request.note_ignored_fields()
+        await request.give_way()
         asked, exchange.streams = to_grpc(body), bool(body.stream)
+        await request.give_way()
         if timeout_s is not None:
             timeout_s -= exchange.elapsed_s
             if timeout_s <= 0:

@@ -22,7 +22,7 @@ from protos.chat.v1.ranges import INNER_RANGES, RANGES, Range
 _log = logging.getLogger(__name__)
 _DETAILS_KEY = "grpc-status-details-bin"  # where gRPC keeps a google.rpc.Status
 _SHOWN_CHARACTERS = 40
-UNION_TAGS = ("<text>", "<parts>")  # places in pydantic's errors that are no fields
+UNION_TAGS = ("<text>", "<parts>", "<text part>", "<refusal part>")  # places in pydantic's errors that are no fields
 _QUOTED = "'([^']*)'"
 
 

@@ -13,9 +13,11 @@ from http_bridge.foreign_fields import (
     WITHOUT_EFFECT,
     WITHOUT_EFFECT_IN_MESSAGES,
     WITHOUT_EFFECT_IN_PARTS,
-    asks_for_nothing,
 )
-from http_bridge.schemas import ChatCompletionRequest, Message, Resume, StreamOptions, TextPart
+from http_bridge.messages import Message, RefusalPart, TextPart
+from http_bridge.neutral_values import asks_for_nothing
+from http_bridge.schemas import ChatCompletionRequest, Resume, StreamOptions
+from observability.descriptors import MinuteLog
 
 MAX_FIELDS: Final = 32  # named of one request; the rest is ignored without a name
 _MAX_NAME_CHARACTERS: Final = 64
@@ -24,7 +26,7 @@ _MAX_LOGGED_NAMES: Final = 512  # a client that invents names must not fill memo
 
 _BODY: Final = ChatCompletionRequest.model_fields.keys() | NEUTRAL.keys() | WITHOUT_EFFECT
 _MESSAGE: Final = Message.model_fields.keys() | NEUTRAL_IN_MESSAGES.keys() | WITHOUT_EFFECT_IN_MESSAGES
-_PART: Final = TextPart.model_fields.keys() | WITHOUT_EFFECT_IN_PARTS
+_PART: Final = TextPart.model_fields.keys() | RefusalPart.model_fields.keys() | WITHOUT_EFFECT_IN_PARTS
 _INNER: Final[Mapping[str, Set[str]]] = {
     "stream_options": StreamOptions.model_fields.keys() | NEUTRAL_IN_STREAM_OPTIONS.keys(),
     "resume": Resume.model_fields.keys(),
@@ -76,19 +78,25 @@ def _shown(name: str) -> str:
 
 
 class IgnoredFieldsLog:
-    """Logs each name once an hour."""
+    """Logs each name once an hour, and once a minute how many there was no room for."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
         self._logged_s: dict[str, float] = {}  # oldest first
+        self._left_out = MinuteLog(_log)
 
     def note(self, names: Iterable[str]) -> None:
         """Takes names without places, as ignored_fields gives them."""
         for name in names:
             self._forget_old()
-            if name not in self._logged_s and len(self._logged_s) < _MAX_LOGGED_NAMES:
-                self._logged_s[name] = self._now_s()
-                _log.info("unknown field of a chat request ignored: %s (told once an hour)", name)
+            if name in self._logged_s:
+                continue
+            if len(self._logged_s) == _MAX_LOGGED_NAMES:
+                said = "unknown field of a chat request ignored, its name left out: %d other names within the hour"
+                self._left_out.warning(said, _MAX_LOGGED_NAMES)
+                continue
+            self._logged_s[name] = self._now_s()
+            _log.info("unknown field of a chat request ignored: %s (told once an hour)", name)
 
     def _forget_old(self) -> None:
         while self._logged_s:

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from http_bridge.answers import ANSWER, ErrorBody
 from http_bridge.exchange import CHAT_PATH
+from http_bridge.value_count import MAX_VALUES
 
 # Seconds above 0 and at most 86400, without leading zeros.
 TIMEOUT_PATTERN: Final = (
@@ -23,6 +24,10 @@ _UPSTREAM: Final = (404, 503)
 _EVENTS: Final = (
     "With `stream` true, each event: a `chat.completion.chunk` as JSON, at last `[DONE]`. "
     "An error on the way is an event with the error object, and then there is no `[DONE]`."
+)
+_BODY: Final = (
+    f"JSON in UTF-8 of at most {MAX_VALUES} values: texts, numbers, `true`, `false`, `null`, lists and objects. "
+    "An empty list or object counts as two."
 )
 _EVENT: Final[_Json] = {
     "type": "object",
@@ -97,6 +102,7 @@ def _describe_chat(operation: _Json) -> None:
     answer["content"]["text/event-stream"] = {"schema": _EVENT}
     ignored = "Fields of the request that this service does not know, at most 32, parted by commas."
     answer["headers"]["X-Ignored-Fields"] = _header(ignored)
+    operation["requestBody"]["description"] = _BODY
     [timeout] = operation["parameters"]
     timeout["name"] = "X-Request-Timeout"
     timeout["schema"] = {"type": "string", "pattern": TIMEOUT_PATTERN, "examples": ["30", "2.5"]}

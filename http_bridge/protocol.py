@@ -15,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from http_bridge.errors import ApiError
 from http_bridge.wire import HEAD_TOO_LARGE, StrictConnection
 
+_READ_BYTES = 16 * 1024  # at once: asyncio's own 256 KiB may be 40,000 chunks of a body, which take h11 0.8 s
 _BACKSTOP_S = 1.0  # a late body is the application's to answer; this is for those that nobody reads
 # A socket closed over unread bytes is reset, and the client may never see why. So a little more is read.
 _LINGER_S = 1.0
@@ -45,6 +46,7 @@ class BoundedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.max_size = _READ_BYTES  # type: ignore[attr-defined]  # of asyncio's transports for sockets
         self._expect((None, h11.IDLE))
 
     def connection_lost(self, exc: Exception | None) -> None:

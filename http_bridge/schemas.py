@@ -1,38 +1,17 @@
 """The JSON contract's request: OpenAI's, and a few fields more. What answers look like is in answers.py."""
 
 import re
-from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    FailFast,
-    Field,
-    Tag,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, FailFast, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 from typing_extensions import TypeAliasType
 
-from http_bridge.foreign_fields import (
-    NEUTRAL,
-    NEUTRAL_IN_MESSAGES,
-    NEUTRAL_IN_STREAM_OPTIONS,
-    WITHOUT_EFFECT,
-    WITHOUT_EFFECT_IN_MESSAGES,
-    WITHOUT_EFFECT_IN_PARTS,
-    Values,
-    refusals,
-    schemas,
-)
+from http_bridge.foreign_fields import NEUTRAL, NEUTRAL_IN_STREAM_OPTIONS, WITHOUT_EFFECT, schemas
+from http_bridge.messages import Message, Strict, require_neutral, with_properties, without_nothing
 from protos.chat.v1.ranges import (
     INNER_RANGES,
     MAX_LOGIT_BIASES,
-    MAX_NAME_CHARACTERS,
     MAX_RESUMED_TOKEN_IDS,
     MAX_STOP_CHARACTERS,
     MAX_STOP_TEXTS,
@@ -42,46 +21,10 @@ from protos.chat.v1.ranges import (
 )
 
 
-class _Strict(BaseModel):
-    """No conversions, no infinite numbers. Unknown fields are ignored here and told of by ignored_fields.py."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
-
-
-def _with(properties: dict[str, Any], **more: Any) -> Callable[[dict[str, Any]], None]:
-    """Adds to a model's JSON schema."""
-
-    def add(schema: dict[str, Any]) -> None:
-        schema["properties"] |= properties
-        schema |= more
-
-    return add
-
-
-def _require_neutral(fields: object, neutral: Mapping[str, Values]) -> None:
-    """Names what is not supported; a value that asks for nothing is as good as none."""
-    for field, problem in refusals(fields, neutral) if isinstance(fields, dict) else ():
-        raise PydanticCustomError("unsupported", "unsupported", {"field": field, "problem": problem})
-
-
 def _ranged(name: str, description: str) -> Any:
     return Field(default=None, ge=RANGES[name].low, le=RANGES[name].high, description=description)
 
 
-class TextPart(_Strict):
-    """A piece of a message's text."""
-
-    model_config = ConfigDict(json_schema_extra=_with(schemas({}, WITHOUT_EFFECT_IN_PARTS)))
-
-    type: Literal["text"]
-    text: str
-
-
-def _content_kind(content: object) -> str:
-    return "<parts>" if isinstance(content, list) else "<text>"  # errors.py leaves these out
-
-
-TextParts = TypeAliasType("TextParts", Annotated[list[TextPart], Field(min_length=1), FailFast()])
 StopTexts = TypeAliasType("StopTexts", Annotated[list[str], FailFast()])
 TokenId = Annotated[int, Field(ge=TOKEN_IDS.low, le=TOKEN_IDS.high)]
 TokenIds = TypeAliasType("TokenIds", Annotated[list[TokenId], FailFast()])
@@ -89,39 +32,10 @@ Bias = Annotated[float, Field(ge=INNER_RANGES["logit_bias[]"].low, le=INNER_RANG
 _TOKEN_ID_AS_NAME = re.compile("0|[1-9][0-9]{0,9}", re.ASCII)
 
 
-class Message(_Strict):
-    """One turn of the conversation."""
-
-    model_config = ConfigDict(json_schema_extra=_with(schemas(NEUTRAL_IN_MESSAGES, WITHOUT_EFFECT_IN_MESSAGES)))
-
-    role: Literal["system", "user", "assistant", "tool", "developer"] = Field(
-        description="Who speaks; developer is system."
-    )
-    content: Annotated[
-        Annotated[str, Tag("<text>")] | Annotated[TextParts, Tag("<parts>")],
-        Discriminator(_content_kind),
-    ] = Field(description="What is said: text, or text parts that are joined with nothing between.")
-    name: str | None = Field(
-        default=None,
-        description=f"Name of the speaker, at most {MAX_NAME_CHARACTERS} characters.",
-        json_schema_extra={"maxLength": MAX_NAME_CHARACTERS},
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unsupported(cls, message: object) -> object:
-        """An answer that was a refusal has its words in `refusal`, and no content."""
-        _require_neutral(message, NEUTRAL_IN_MESSAGES)
-        if isinstance(message, dict) and message.get("content") is None and message.get("role") == "assistant":
-            refusal = message.get("refusal")
-            return message | {"content": refusal} if refusal and isinstance(refusal, str) else message
-        return message
-
-
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     """How to stream."""
 
-    model_config = ConfigDict(json_schema_extra=_with(schemas(NEUTRAL_IN_STREAM_OPTIONS, frozenset())))
+    model_config = ConfigDict(json_schema_extra=with_properties(schemas(NEUTRAL_IN_STREAM_OPTIONS, frozenset())))
 
     include_usage: bool | None = Field(default=None, description="Adds a last event that has the token counts.")
     continuous_usage_stats: bool | None = Field(default=None, description="Adds the counts so far to every event.")
@@ -129,20 +43,16 @@ class StreamOptions(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unsupported(cls, options: object) -> object:
-        _require_neutral(options, NEUTRAL_IN_STREAM_OPTIONS)
-        return options
+        require_neutral(options, NEUTRAL_IN_STREAM_OPTIONS)
+        return without_nothing(cls, options)
 
 
 def _one_as_list(value: object) -> object:
-    if isinstance(value, str):
-        return [value] if value else None
-    return value
+    return [value] if isinstance(value, str) else value
 
 
 def _by_token_id(biases: object) -> object:
     """JSON has only texts as names."""
-    if biases == []:  # PHP's empty object
-        return {}
     if not isinstance(biases, dict):
         return biases
     if (count := len(biases)) > MAX_LOGIT_BIASES:
@@ -154,8 +64,10 @@ def _by_token_id(biases: object) -> object:
     return {int(name): bias for name, bias in biases.items()}
 
 
-class Resume(_Strict):
+class Resume(Strict):
     """The beginning of an answer that another server of the same model made to the same request."""
+
+    model_config = ConfigDict(json_schema_extra=with_properties({}))
 
     token_ids: TokenIds = Field(
         min_length=1, max_length=MAX_RESUMED_TOKEN_IDS, description="Every id generated so far."
@@ -166,6 +78,11 @@ class Resume(_Strict):
         le=INNER_RANGES["resume.seed"].high,
         description="The seed that the other server used; needed here or in seed where temperature is not 0.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out(cls, resume: object) -> object:
+        return without_nothing(cls, resume)
 
 
 _EXAMPLE: Any = {
@@ -195,16 +112,15 @@ _LOGIT_BIAS = {
             },
             "maxProperties": MAX_LOGIT_BIASES,
         },
-        {"type": "array", "maxItems": 0},
         {"type": "null"},
     ]
 }
 
 
-class ChatCompletionRequest(_Strict):
+class ChatCompletionRequest(Strict):
     """`POST /v1/chat/completions`."""
 
-    model_config = ConfigDict(json_schema_extra=_with(schemas(NEUTRAL, WITHOUT_EFFECT), examples=[_EXAMPLE]))
+    model_config = ConfigDict(json_schema_extra=with_properties(schemas(NEUTRAL, WITHOUT_EFFECT), examples=[_EXAMPLE]))
 
     messages: Annotated[list[Message], FailFast()] = Field(
         description="The conversation, oldest first. The server's own setting may allow more or fewer.",
@@ -222,7 +138,7 @@ class ChatCompletionRequest(_Strict):
     logit_bias: Annotated[dict[TokenId, Bias] | None, BeforeValidator(_by_token_id), WithJsonSchema(_LOGIT_BIAS)] = (
         Field(default=None, description=f"Is added to the logits of at most {MAX_LOGIT_BIASES} tokens, by their ids.")
     )
-    max_tokens: int | None = _ranged("max_tokens", "Most tokens of the answer.")
+    max_tokens: int | None = _ranged("max_tokens", "Most tokens of the answer; -1 is no limit.")
     max_completion_tokens: int | None = Field(
         default=None, ge=RANGES["max_tokens"].low, le=RANGES["max_tokens"].high, description="The same as max_tokens."
     )
@@ -251,8 +167,8 @@ class ChatCompletionRequest(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unsupported(cls, body: object) -> object:
-        _require_neutral(body, NEUTRAL)
-        return body
+        require_neutral(body, NEUTRAL)
+        return without_nothing(cls, body)
 
     @model_validator(mode="after")
     def _agree(self) -> "ChatCompletionRequest":

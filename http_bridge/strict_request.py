@@ -1,10 +1,15 @@
-"""A request body as JSON, strictly: UTF-8, no duplicate names, no NaN, bounded size. FastAPI checks the rest."""
+"""A request body as JSON, strictly: UTF-8, no duplicate names, no NaN, bounded size. FastAPI checks the rest.
+
+All of it runs on the event loop, so other tasks get their turn between the steps on a large body.
+"""
 
 import asyncio
 import json
+import math
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from fastapi import Request, Response
@@ -14,14 +19,16 @@ from starlette.requests import ClientDisconnect
 from http_bridge.errors import ApiError
 from http_bridge.exchange import CHAT_PATH, NOBODY_READS_IT, exchange_of
 from http_bridge.ignored_fields import ignored_fields
+from http_bridge.value_count import MAX_VALUES, has_too_many_values
 
 _MAX_INTEGER_DIGITS = 40
 _MAX_DEPTH = 64
 _MAX_NAMES = 256
+_LARGE_BYTES = 64 * 1024  # each step on a smaller body takes less than 15 ms
 # Parameters say nothing, charset neither (RFC 8259, section 11); with +json it is JSON too (RFC 6839, section 3.1).
 _JSON_TYPE = re.compile(r"application/([\w.-]+\+)?json\s*(;.*)?", re.IGNORECASE | re.ASCII)
 _LARGEST_EXACT = 2**53  # a larger number with a point may not be what was written
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_ESCAPED_SURROGATES = ("\\ud", "\\uD")
 
 
 class StrictRequest(Request):
@@ -56,8 +63,20 @@ class StrictRequest(Request):
         return bytes(received)
 
     async def json(self) -> Any:
-        self._parsed = parse_json(await self.body())
-        return self._parsed
+        body = await self.body()
+        if await has_too_many_values(body):
+            raise ApiError(400, f"body: more than {MAX_VALUES} values")
+        value, may_have_surrogates = parse_json(body)
+        await self.give_way()
+        require_modest(value, may_have_surrogates)
+        await self.give_way()
+        self._parsed = value
+        return value
+
+    async def give_way(self) -> None:
+        """Lets other tasks run if the body is large. To be called between two steps that look at all of it."""
+        if len(self._body) > _LARGE_BYTES:
+            await asyncio.sleep(0)
 
     def note_ignored_fields(self) -> None:
         """For a body that is valid. Raises ApiError 400 instead if the bridge is set to refuse unknown fields."""
@@ -97,8 +116,11 @@ def _take_in(request: Request) -> None:
     exchange.at_end.append(partial(overload.leave, exchange.client))
 
 
-def parse_json(body: bytes) -> Any:
-    """Raises ApiError 400 for whatever is not one JSON value in UTF-8."""
+def parse_json(body: bytes) -> tuple[Any, bool]:
+    """Return the value, and whether its strings may have halves of surrogate pairs.
+
+    Raises ApiError 400 for whatever is not one JSON value in UTF-8.
+    """
     try:
         text = body.decode("utf-8-sig")  # RFC 8259, section 8.1: a byte order mark may be ignored
     except UnicodeDecodeError as error:
@@ -111,24 +133,32 @@ def parse_json(body: bytes) -> Any:
         raise ApiError(400, f"body: not valid JSON at line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
         raise ApiError(400, f"body: nested deeper than {_MAX_DEPTH} levels") from error
-    if "\\ud" in text.lower() and _LONE_SURROGATE.search(json.dumps(value, ensure_ascii=False)):
-        raise ApiError(400, "body: a string has half of a surrogate pair")
-    _require_modest(value)
-    return value
+    return value, any(escape in text for escape in _ESCAPED_SURROGATES)
 
 
-def _require_modest(body: object) -> None:
-    """Refuses objects of many names, each of which would be looked at, and deep nesting."""
+def require_modest(body: object, may_have_surrogates: bool) -> None:
+    """Raises ApiError 400 for objects of many names, for deep nesting and for halves of surrogate pairs."""
     counted_later = body.get("logit_bias") if isinstance(body, dict) else None
     level = [body]
     for _ in range(_MAX_DEPTH + 1):
-        inner = [item for item in level if isinstance(item, list | dict)]
-        if not inner:
-            return
-        if any(isinstance(item, dict) and len(item) > _MAX_NAMES and item is not counted_later for item in inner):
+        objects = [item for item in level if type(item) is dict]
+        lists = [item for item in level if type(item) is list]
+        if any(len(item) > _MAX_NAMES and item is not counted_later for item in objects):
             raise ApiError(400, f"body: an object of more than {_MAX_NAMES} names")
-        level = [child for item in inner for child in (item.values() if isinstance(item, dict) else item)]
+        if may_have_surrogates:
+            _require_characters(level, objects)
+        if not objects and not lists:
+            return
+        level = [*chain.from_iterable(item.values() for item in objects), *chain.from_iterable(lists)]
     raise ApiError(400, f"body: nested deeper than {_MAX_DEPTH} levels")
+
+
+def _require_characters(values: Iterable[object], objects: Iterable[dict[str, Any]]) -> None:
+    texts = chain((value for value in values if isinstance(value, str)), chain.from_iterable(objects))
+    try:
+        "".join(texts).encode()  # UTF-8 has no surrogates
+    except UnicodeEncodeError as error:
+        raise ApiError(400, "body: a string has half of a surrogate pair") from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -151,6 +181,8 @@ def _integer(digits: str) -> int:
 def _number(digits: str) -> float:
     """An integer that is written with a point or an exponent is an integer, as in JSON Schema."""
     number = float(digits)
-    if number in (float("inf"), float("-inf")):
+    if number.is_integer():
+        return int(number) if abs(number) < _LARGEST_EXACT else number
+    if math.isinf(number):
         raise ApiError(400, "body: a number is too large")
-    return int(number) if abs(number) < _LARGEST_EXACT and number.is_integer() else number
+    return number

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from http_bridge.schemas import ChatCompletionRequest, Message, Resume
+from http_bridge.messages import Message
+from http_bridge.schemas import ChatCompletionRequest, Resume
 from protos.chat.v1 import chat_pb2
 
 _ROLES: Mapping[str, chat_pb2.Role] = {

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -57,29 +57,38 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
 
 
 class WellFormed(grpc.aio.ServerInterceptor):
-    """Raises MalformedMessage in the handler's place. To be the innermost interceptor.
+    """Raises the error of a message in the handler's place. To be the innermost interceptor.
 
     grpc.aio would answer an exception in a deserializer by itself, where no other interceptor sees it.
+    checks: by a method's path, what its message's bytes must pass before they are parsed. Each raises RequestError.
     """
+
+    def __init__(self, checks: Mapping[str, Callable[[bytes], None]]) -> None:
+        self._checks = checks
 
     async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Any:
         handler: Any = await continuation(handler_call_details)
-        return handler and rewrapped(handler, _well_formed, _or_malformed(handler.request_deserializer))
+        check = self._checks.get(handler_call_details.method)
+        return handler and rewrapped(handler, _well_formed, _or_error(handler.request_deserializer, check))
 
 
 def _well_formed(behavior: Behavior) -> Behavior:
     async def call(request: Any, context: Context) -> Any:
-        if isinstance(request, MalformedMessage):
+        if isinstance(request, RequestError):
             raise request
         return await behavior(request, context)
 
     return call
 
 
-def _or_malformed(deserialize: Deserializer) -> Deserializer:
+def _or_error(deserialize: Deserializer, check: Callable[[bytes], None] | None) -> Deserializer:
     def deserialize_safely(payload: bytes) -> Any:
         try:
+            if check:
+                check(payload)
             return deserialize(payload)
+        except RequestError as error:
+            return error
         except Exception:  # upb raises several kinds, none of them documented
             return MalformedMessage()
 

@@ -104,10 +104,11 @@ def _logit_bias(request: chat_pb2.ChatCompletionRequest) -> tuple[tuple[int, flo
 def _token_ids(field: str, token_ids: Sequence[int], most: int) -> tuple[int, ...]:
     if len(token_ids) > most:
         raise InvalidField(field, f"expected at most {most} ids, got {len(token_ids)}")
-    if token_ids and min(token_ids) not in TOKEN_IDS:
-        for place, token_id in enumerate(token_ids):
-            _require(f"{field}[{place}]", token_id, TOKEN_IDS)
-    return tuple(token_ids)
+    taken = tuple(token_ids)  # once: upb makes each number anew
+    if taken and min(taken) not in TOKEN_IDS:
+        place = next(place for place, token_id in enumerate(taken) if token_id not in TOKEN_IDS)
+        _require(f"{field}[{place}]", taken[place], TOKEN_IDS)
+    return taken
 
 
 def _top_logprobs(request: chat_pb2.ChatCompletionRequest) -> int | None:

@@ -37,6 +37,15 @@ class MalformedMessage(RequestError):
         super().__init__("the request is not a valid protobuf message")
 
 
+class TooManyFields(RequestError):
+    """A message has more fields on the wire than any chat."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"the request has more than {most} fields on the wire; repeated numbers are one field if they are packed"
+        )
+
+
 class PromptTooLong(RequestError):
     """Prompt and answer do not fit into the served context. Counts are tokens. Clients match on OpenAI's words.
 

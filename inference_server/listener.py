@@ -1,5 +1,8 @@
 """The gRPC server with its services, and what it lets clients do to it."""
 
+from collections.abc import Callable
+from functools import partial
+
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -10,6 +13,7 @@ from inference_server.health import HealthServicer
 from inference_server.reflection import add_reflection
 from inference_server.service_state import ServiceState
 from inference_server.servicer import ChatServicer
+from inference_server.wire_format import require_modest_fields
 from observability.addresses import host_and_port
 from observability.descriptors import connection_limit
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
@@ -42,13 +46,23 @@ def grpc_server(settings: Settings, servicer: ChatServicer, state: ServiceState)
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_allowed_incoming_connections", connection_limit()),  # others are closed at once
     )
-    interceptors = [ErrorBoundary(), servicer.accounting, WellFormed()]
+    interceptors = [ErrorBoundary(), servicer.accounting, WellFormed(_checks(settings.max_messages))]
     server = grpc.aio.server(interceptors=interceptors, options=options)
     chat_pb2_grpc.add_ChatServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(state, CHAT_SERVICE), server)
     if settings.reflection:
         add_reflection(server, (CHAT_SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name))
     return server
+
+
+def _checks(max_messages: int) -> dict[str, Callable[[bytes], None]]:
+    """What the messages of each of the chat service's methods must pass."""
+    return {
+        f"/{CHAT_SERVICE}/{method.name}": partial(
+            require_modest_fields, kind=method.input_type, max_messages=max_messages
+        )
+        for method in chat_pb2.DESCRIPTOR.services_by_name["ChatService"].methods
+    }
 
 
 def bind(server: grpc.aio.Server, host: str, port: int) -> int:

@@ -14,6 +14,7 @@ from inference_server.errors import (
     QueueFull,
     RequestError,
     TookTooLong,
+    TooManyFields,
     Unavailable,
     UnknownModel,
 )
@@ -31,7 +32,7 @@ def to_status(error: RequestError) -> status_pb2.Status:
         case PromptTooLong(field=field):
             reason = error_details_pb2.ErrorInfo(reason="CONTEXT_LENGTH_EXCEEDED", domain=_DOMAIN)
             return _status(code_pb2.INVALID_ARGUMENT, error, _bad_request(field, str(error)), reason)
-        case MalformedMessage():
+        case MalformedMessage() | TooManyFields():
             return _status(code_pb2.INVALID_ARGUMENT, error)
         case QueueFull(retry_after_s=retry_after_s, concerns_client=True):
             reason = error_details_pb2.ErrorInfo(reason="QUEUE_FULL", domain=_DOMAIN)

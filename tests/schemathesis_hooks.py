@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 
 import schemathesis
 
+from http_bridge.neutral_values import own_is_left_out
 from http_bridge.openapi import TIMEOUT_PATTERN
 from protos.chat.v1.ranges import MAX_RESUMED_TOKEN_IDS, MAX_STOP_TOKEN_IDS, RANGES, TOKEN_IDS
 
@@ -42,7 +43,7 @@ def _shorten(body: Json) -> None:
     for name in ("max_tokens", "max_completion_tokens"):
         if _is_whole(body.get(name), "max_tokens"):
             body[name] = MAX_TOKENS
-    if body.get("max_tokens") is None:
+    if own_is_left_out("max_tokens", body.get("max_tokens")):
         body["max_tokens"] = MAX_TOKENS
     if _is_whole(body.get("min_tokens"), "min_tokens"):
         body["min_tokens"] = min(body["min_tokens"], MAX_TOKENS)
@@ -63,15 +64,15 @@ def _are_token_ids(value: object, most: int) -> bool:
 
 
 def _agree(body: Json) -> None:
-    if _is_whole(body.get("top_logprobs"), "top_logprobs") and body.get("logprobs") in (None, False):
+    if _is_whole(body.get("top_logprobs"), "top_logprobs") and own_is_left_out("logprobs", body.get("logprobs")):
         body["logprobs"] = True
     options = body.get("stream_options")
-    if isinstance(options, dict) and any(options.values()) and body.get("stream") in (None, False):
+    if isinstance(options, dict) and any(options.values()) and own_is_left_out("stream", body.get("stream")):
         body["stream"] = True
     resume = body.get("resume")
     if isinstance(resume, dict) and _are_token_ids(resume.get("token_ids"), MAX_RESUMED_TOKEN_IDS):
         resume["token_ids"] = [token_id % KNOWN_TOKEN_IDS for token_id in resume["token_ids"][:MAX_TOKENS]]
-        if resume.get("seed") is None:
+        if own_is_left_out("seed", resume.get("seed")):
             resume["seed"] = 1
         if _is_whole(resume["seed"], "seed") and _is_whole(body.get("seed"), "seed"):
             body["seed"] = resume["seed"]

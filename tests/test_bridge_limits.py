@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import httpx2
 import pytest
 
+from http_bridge.protocol import BoundedProtocol
 from http_bridge.wire import MAX_HEAD_BYTES
 from tests.fake_upstream import FakeUpstream, fake_upstream
 from tests.fakes import InProcessBridge, in_process_bridge, until
@@ -255,3 +256,21 @@ async def test_connections_leave_nothing_behind(bridge: InProcessBridge, connect
         one.writer.close()
     await until(lambda: not bridge.server.server_state.connections)
     await until(lambda: not bridge.server.server_state.tasks)
+
+
+async def test_tiny_chunks_are_taken_a_little_at_a_time(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """h11 takes some 15 us for each chunk, and asyncio would read 40,000 of them at once."""
+    taken: list[int] = []
+    take = BoundedProtocol.data_received
+
+    def noted(protocol: BoundedProtocol, data: bytes) -> None:
+        taken.append(len(data))
+        take(protocol, data)
+
+    monkeypatch.setattr(BoundedProtocol, "data_received", noted)
+    padded = CONTENT.ljust(30_000)
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in padded) + b"0\r\n\r\n"
+    connection = await connect(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+    assert (await connection.answer())[0] == 200
+    assert sum(taken) > len(chunks)
+    assert max(taken) <= 16 * 1024

@@ -72,6 +72,7 @@ FLOORS = {
     "inference_server.progress": 6,
     "inference_server.status": 6,
     "inference_server.reflection": 6,
+    "inference_server.wire_format": 6,
     "inference_server.boundary": 7,
     "inference_server.convert": 7,
     "inference_server.health": 7,

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from http_bridge.foreign_fields import NEUTRAL, NOTHING, WITHOUT_EFFECT, asks_for_nothing, is_one_of
+from http_bridge.foreign_fields import NEUTRAL, WITHOUT_EFFECT
 from http_bridge.ignored_fields import IgnoredFieldsLog, ignored_fields
+from http_bridge.neutral_values import NOTHING, asks_for_nothing, is_one_of
 from http_bridge.schemas import ChatCompletionRequest
 
 
@@ -23,13 +24,34 @@ def test_log_forgets_after_an_hour_and_holds_no_more_than_it_may(caplog: pytest.
     now_s = [0.0]
     log = IgnoredFieldsLog(lambda: now_s[0])
     log.note(str(number) for number in range(10_000))
-    assert len(caplog.records) == 512
+    assert len(told(caplog)) == 512
     now_s[0] = 3599.0
     log.note(["0"])
-    assert len(caplog.records) == 512
+    assert len(told(caplog)) == 512
     now_s[0] = 3600.0
     log.note(["0", "0", "new"])
-    assert len(caplog.records) == 514
+    assert len(told(caplog)) == 514
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
+
+
+def test_names_without_room_are_counted_in_one_line_a_minute(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.WARNING, "http_bridge.ignored_fields")
+    now_s = [0.0]
+    monkeypatch.setattr("observability.descriptors.time.monotonic", lambda: now_s[0])
+    log = IgnoredFieldsLog(lambda: now_s[0])
+    log.note(str(number) for number in range(512))
+    assert not caplog.records
+    log.note(["a", "b", "0"])
+    now_s[0] = 61.0
+    log.note(["c", "d"])
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line[-9:] for line in lines] == ["(1 times)", "(2 times)"]
+    assert all("512 other names" in line for line in lines)
 
 
 @pytest.mark.parametrize("value", [*NOTHING, 0, 0.0, True, 1, "None", [0], {"": 0}, " "])

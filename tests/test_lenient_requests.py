@@ -10,6 +10,8 @@ import pytest
 import pytest_asyncio
 
 from http_bridge.ignored_fields import MAX_FIELDS
+from http_bridge.schemas import ChatCompletionRequest
+from http_bridge.translate import to_grpc
 from tests.fake_upstream import fake_upstream
 from tests.fakes import in_process_bridge
 
@@ -42,6 +44,8 @@ async def refusing() -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
+OWN_OPTIONAL = sorted(ChatCompletionRequest.model_fields.keys() - {"messages"})
+NEUTRAL_TEXTS: tuple[Any, ...] = (False, "", [], {}, None)
 # what clients send by default, or where a form is left empty
 ASKS_FOR_NOTHING: list[dict[str, Any]] = [
     {"function_call": "none"}, {"function_call": "auto"}, {"functions": []}, {"reasoning_effort": "none"},
@@ -73,6 +77,17 @@ ASKS_FOR_NOTHING: list[dict[str, Any]] = [
      "dry_multiplier": 0.0, "dry_base": 1.75, "dry_allowed_length": 2, "dry_penalty_last_n": -1,
      "xtc_probability": 0.0, "xtc_threshold": 0.1, "dynatemp_range": 0.0, "dynatemp_exponent": 1.0, "tfs_z": 1.0,
      "top_n_sigma": -1, "samplers": [], "lora": [], "reasoning_format": "none", "t_max_predict_ms": 0},
+    # forms that are left empty, and languages without an empty object
+    *({field: value} for field in OWN_OPTIONAL for value in NEUTRAL_TEXTS),
+    *({field: "none"} for field in OWN_OPTIONAL if field != "model"),
+    {"max_tokens": -1}, {"max_completion_tokens": -1}, {"max_tokens": -1, "max_completion_tokens": 5},
+    {"stream_options": {"include_usage": [], "include_obfuscation": ""}},
+    {"resume": {"token_ids": [70], "seed": False}, "seed": 1},
+    {"messages": [{"role": "user", "name": value, "content": "Hello"} for value in (*NEUTRAL_TEXTS, "none")]},
+    *({field: False} for field in ("priority", "n", "best_of", "truncate_prompt_tokens", "prompt_logprobs")),
+    {"guided_json": []}, {"guided_json": "none"}, {"web_search_options": []}, {"web_search_options": "none"},
+    {"response_format": {"type": "text", "json_schema": None}}, {"response_format": {"type": None}},
+    {"reasoning": False}, {"do_sample": ""}, {"skip_special_tokens": []}, {"n_predict": ""}, {"repeat_penalty": "none"},
     # unknown ones
     {"one": None, "two": False, "three": [], "four": {}, "five": "", "six": "none"},
     {"messages": [{"role": "user", "content": "Hello", "x": None}]},
@@ -83,6 +98,7 @@ ASKS_FOR_NOTHING: list[dict[str, Any]] = [
         "provider_specific_fields": {"refusal": None}, "thinking_blocks": None}, *HELLO]},
     {"messages": [*HELLO, {"role": "assistant", "content": "Hi", "tool_calls": []}, *HELLO]},
     {"messages": [*HELLO, {"role": "assistant", "content": None, "refusal": "I cannot."}, *HELLO]},
+    {"messages": [*HELLO, {"role": "assistant", "content": [{"type": "refusal", "refusal": "I cannot."}]}, *HELLO]},
     {"messages": [{"role": "tool", "content": "{}", "tool_call_id": "call_1"}]},
     {"messages": [{"role": "user", "name": "alice", "content": "Hello", "cache_control": {"type": "ephemeral"}}]},
     {"messages": [{"role": "user", "content": [
@@ -116,7 +132,9 @@ CHANGES_THE_ANSWER: list[dict[str, Any]] = [
     {"continue_final_message": True}, {"echo": True}, {"include_stop_str_in_output": True}, {"guided_json": {}},
     {"guided_regex": "a"}, {"use_beam_search": True}, {"length_penalty": 2}, {"prompt_logprobs": 0},
     {"truncate_prompt_tokens": 5}, {"chat_template": "x"}, {"chat_template_kwargs": {"enable_thinking": False}},
-    {"priority": 1}, {"priority": False}, {"cache_salt": "s"}, {"documents": [{}]}, {"enable_thinking": False},
+    {"response_format": {"json_schema": {}}}, {"response_format": {"type": "text", "x": 1}}, {"n": 0}, {"best_of": 0},
+    {"guided_json": {"a": None}}, {"think": False},
+    {"priority": 1}, {"cache_salt": "s"}, {"documents": [{}]}, {"enable_thinking": False},
     {"regex": "a"}, {"json_schema": {}}, {"do_sample": False}, {"max_new_tokens": 5}, {"n_predict": 5},
     {"mirostat": 2}, {"grammar": "root ::= x"}, {"typical_p": 0.5}, {"dry_multiplier": 0.8}, {"repeat_penalty": 1.1},
     {"format": "json"}, {"bad_words": ["x"]}, {"allowed_token_ids": [1]}, {"structured_outputs": {"regex": "a"}},
@@ -130,6 +148,22 @@ async def test_what_changes_the_answer_is_refused_by_name(fields: dict[str, Any]
     [name] = fields
     assert (response.status_code, error["param"]) == (400, name)
     assert error["message"].startswith(f"{name}: not supported; ")
+
+
+async def test_a_value_that_asks_for_nothing_leaves_the_field_unset() -> None:
+    plain = to_grpc(ChatCompletionRequest.model_validate({"messages": HELLO}))
+    for field in OWN_OPTIONAL:
+        for value in NEUTRAL_TEXTS:
+            assert to_grpc(ChatCompletionRequest.model_validate({"messages": HELLO, field: value})) == plain, field
+    zero = to_grpc(ChatCompletionRequest.model_validate({"messages": HELLO, "temperature": 0, "seed": 0, "top_k": 0}))
+    assert all(zero.HasField(field) for field in ("temperature", "seed", "top_k"))
+
+
+async def test_a_part_that_is_a_refusal_is_text() -> None:
+    parts = [{"type": "text", "text": "Sorry. "}, {"type": "refusal", "refusal": "I cannot."}]
+    message = {"role": "assistant", "content": parts}
+    [asked] = to_grpc(ChatCompletionRequest.model_validate({"messages": [message]})).messages
+    assert asked.content == "Sorry. I cannot."
 
 
 UNKNOWN: list[tuple[dict[str, Any], str]] = [

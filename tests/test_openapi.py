@@ -73,11 +73,14 @@ def test_the_chat_operation_is_described_whole(description: Json) -> None:
 def test_the_request_is_described_as_it_is_checked(description: Json) -> None:
     request = description["components"]["schemas"]["ChatCompletionRequest"]
     fields = request["properties"]
-    assert [kind["type"] for kind in fields["stop"]["anyOf"]] == ["string", "array", "null"]
+    assert [kind.get("type") for kind in fields["stop"]["anyOf"]] == ["string", "array", None]
     assert (fields["messages"]["minItems"], fields["messages"]["maxItems"]) == (1, 1024)
     assert fields["seed"]["anyOf"][0] == {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
-    assert fields["n"]["enum"] == [None, 1]
-    assert {"type": "text"} in fields["response_format"]["enum"]
+    nothing = [False, "", "none", [], {}, None]
+    assert fields["seed"]["anyOf"][1] == {"enum": nothing}
+    assert fields["max_tokens"]["anyOf"][1] == {"enum": [*nothing, -1]}
+    assert fields["n"]["anyOf"][0] == {"enum": [*nothing, 1]}
+    assert {"type": "text"} in fields["response_format"]["anyOf"][0]["enum"]
     assert request["required"] == ["messages"]
     assert "additionalProperties" not in request
 

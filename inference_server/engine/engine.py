@@ -112,7 +112,8 @@ class Engine:
         """Numbers for people and monitors; taken while the engine runs, so not all of one moment."""
         scheduler = self._scheduler
         return EngineUse(
-            scheduler.running_count, scheduler.waiting_count + scheduler.parked_count, scheduler.waiting_tokens, scheduler.counts,
+            scheduler.running_count, scheduler.waiting_count + scheduler.parked_count,
+            scheduler.waiting_tokens, scheduler.counts,
             scheduler.cache.use,
         )  # fmt: skip
 
