@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import socket
+import sys
 import threading
+import time
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -26,6 +28,8 @@ _HURRIED_WORDS_S = 0.5  # for the same after a second signal
 _LAST_LINES_S = 0.2  # for the log, after a second signal
 _ARRIVING_S = 1.0  # for requests that were on their way when the drain began; they are refused in words
 _BACKLOG = 2048
+_MOST_UNSENT_BYTES = 64 * 1024
+_TICKS_A_SECOND = 10  # uvicorn's
 # Longer than clients keep idle connections (httpx 5 s, load balancers 60): a request that is sent just when the
 # bridge closes its connection is lost.
 _KEEP_ALIVE_S = 75
@@ -36,8 +40,8 @@ class BridgeServer(uvicorn.Server):
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.drain = Drain(settings.drain_timeout_s)
-        crowd = Crowd(connection_limit())
-        protocol: Any = partial(CrowdedProtocol, crowd=crowd, read_timeout_s=settings.read_timeout_s)
+        self._crowd = Crowd(connection_limit(), settings.write_timeout_s)
+        protocol: Any = partial(CrowdedProtocol, crowd=self._crowd, read_timeout_s=settings.read_timeout_s)
         config = uvicorn.Config(
             create_app(settings, metrics, self.drain),
             http=protocol,
@@ -72,6 +76,8 @@ class BridgeServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Every 0.1 s: whether to end."""
+        if counter % _TICKS_A_SECOND == 0:
+            self._crowd.close_stalled(time.monotonic())
         if self._is_hurried:
             self.drain.end()
             await asyncio.sleep(0)
@@ -115,4 +121,6 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=host == "::")
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # without it each answer waits 40 ms for an ACK
+    if sys.platform == "linux":  # or the system takes megabytes for a client that reads nothing
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MOST_UNSENT_BYTES)
     return listener

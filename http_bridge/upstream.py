@@ -27,6 +27,7 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
+    ("grpc.http2.bdp_probe", 0),  # a stream that is not read holds 64 KiB of events, not megabytes
     ("grpc.dns_min_time_between_resolutions_ms", 5000),  # a connection that ended may have been a replaced replica's
 )
 # Watches each server's health, so that one that drains or stalls gets no new chats though its connection lives on.

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from inference_server.engine.types import TokenEvent
 
-_MOST_TAKEN = 256  # with 20 logprobs a token some 155 kB in a message, which clients take up to 4 MiB of
+# With 20 logprobs a token some 20 kB in a message: a client that reads 4 kB/s has read it within the write timeout.
+_MOST_TAKEN = 32
 # A sequence whose caller reads nothing is parked at so many events, and goes on when there are half as many.
 _MOST_UNREAD = 256
 _PAUSE_A_SEQUENCE_S = 0.0015
@@ -50,7 +51,7 @@ class Mail:
                 self._alarm = loop.call_at(self._due_s, self._wake)
 
     async def take(self, pause_s: float) -> list[TokenEvent]:
-        """What has arrived, 1 to 256 events; raises the error that ended the sequence when all before it is read.
+        """What has arrived, 1 to 32 events; raises the error that ended the sequence when all before it is read.
 
         pause_s: what comes next may wait for so long, unless it is the last.
         """
