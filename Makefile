@@ -14,6 +14,7 @@ BASE ?=
 REQUIRE_CUDA ?= 1
 SHAPES ?=
 URL ?=
+POINT ?=
 BENCH_MODEL ?=
 NAME ?=
 
@@ -26,7 +27,7 @@ RUN = -m scripts.run --model "$(or $(MODEL),demo)" --grpc-port "$(GRPC_PORT)" --
 PROTO := protos/chat/v1/chat.proto
 LABELS = --label org.opencontainers.image.revision=$(shell git rev-parse HEAD 2>/dev/null)
 
-.PHONY: help run settings test test-all check bench protos download chat demo-model chat-picture images images-check FORCE
+.PHONY: help run settings test test-all chaos check bench protos download chat demo-model chat-picture images images-check FORCE
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -42,6 +43,9 @@ test: $(VENV)/dev.installed ## Runs the tests
 
 test-all: $(VENV)/dev.installed ## Runs the tests with the long counts
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+chaos: $(VENV)/dev.installed ## Measures what hostile requests, clients and machines cost (25 min); POINT=overload chooses
+	@$(BIN)/python -m tests.chaos "$(POINT)"
 
 check: $(VENV)/dev.installed ## Lints and types
 	$(BIN)/ruff check .

@@ -21,8 +21,14 @@ from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 CHAT_SERVICE = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
 _CHANNEL_OPTIONS = (
     ("grpc.so_reuseport", 0),  # or two servers would share a port in silence
-    # a bridge brings all its chats on one connection: those that run, those that wait, and health
-    ("grpc.max_concurrent_streams", 1024),
+    # A bridge brings all its chats on one connection, and a new client's burst comes before it knows a limit. Calls over
+    # these are reset without a word, from the first of the two on at random; those below are refused in our own.
+    ("grpc.server.max_pending_requests", 8192),
+    ("grpc.server.max_pending_requests_hard_limit", 16_384),
+    ("grpc.max_concurrent_streams", 4096),
+    # as HPACK counts it; gRPC's own are 8 and 16 KiB, between which it refuses at random
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.absolute_max_metadata_size", 16 * 1024),
     ("grpc.server_handshake_timeout_ms", 10_000),  # a connection that says nothing; gRPC's own is 120 s
     ("grpc.max_connection_idle_ms", 10 * 60_000),
     ("grpc.max_connection_age_ms", 30 * 60_000),  # so that clients find new replicas

@@ -44,13 +44,13 @@ def _in_pool(symbol: str) -> str:
 def _describe_v1() -> None:
     """Put grpc.reflection.v1 into protobuf's pool: the package brings v1alpha alone, which has the same messages."""
     pool = descriptor_pool.Default()
-    described = FileDescriptorProto()
-    reflection_pb2.DESCRIPTOR.CopyToProto(described)
-    copied = text_format.MessageToString(described).replace("reflection.v1alpha", "reflection.v1")
     try:
         pool.FindFileContainingSymbol(_NAMES[1])
     except KeyError:
-        v1 = text_format.Parse(copied.replace("reflection/v1alpha", "reflection/v1"), FileDescriptorProto())
+        described = FileDescriptorProto()
+        reflection_pb2.DESCRIPTOR.CopyToProto(described)
+        copied = text_format.MessageToString(described).replace("reflection.v1alpha", "reflection.v1")
+        v1 = text_format.Parse(copied, FileDescriptorProto())
         v1.name = "grpc/reflection/v1/reflection.proto"
         pool.AddSerializedFile(v1.SerializeToString())
 

@@ -27,7 +27,10 @@ class HttpClient:
 
     async def chat(self, body: dict[str, Any]) -> Outcome:
         """A chat, streamed or whole. first_s is the first event with text."""
-        payload = json.dumps(body).encode()
+        return await self.send(json.dumps(body).encode())
+
+    async def send(self, payload: bytes) -> Outcome:
+        """A chat whose body is anything."""
         head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         return await self._ask(f"{head}Content-Length: {len(payload)}\r\n\r\n".encode() + payload)
 
