@@ -10,15 +10,23 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from inference_server.errors import QueueFull
 
-if TYPE_CHECKING:  # it brings torch, which takes seconds to import
-    from inference_server.engine.engine import Engine
-
 _WEIGHT = 1 / 32  # of each answer that ends, in the means of how long they take and how many run
 _LONGEST_RETRY_S = 60
+
+
+class Load(Protocol):
+    """What the engine says of itself; `Engine` describes each."""
+
+    @property
+    def max_running(self) -> int: ...
+    @property
+    def running_if_full(self) -> int | None: ...
+    @property
+    def waiting_tokens(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,7 @@ class Place:
 class Admission:
     """Counts the requests that are here, by client."""
 
-    def __init__(self, limits: QueueLimits, engine: "Engine") -> None:
+    def __init__(self, limits: QueueLimits, engine: Load) -> None:
         self._limits = limits
         self._engine = engine
         self._present: Counter[str] = Counter()  # requests by client; those of 0 are left out

@@ -59,7 +59,7 @@ async def test_full_queue_is_refused_over_both_transports_with_a_time_to_come_ag
         assert trailing["grpc-retry-pushback-ms"] == "1000"
         details = trailing["grpc-status-details-bin"]
         assert isinstance(details, bytes)
-        [packed] = status_pb2.Status.FromString(details).details
+        packed, _ = status_pb2.Status.FromString(details).details
         retry = error_details_pb2.RetryInfo()
         assert packed.Unpack(retry)
         assert retry.retry_delay.seconds == 1
