@@ -21,8 +21,8 @@ from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 CHAT_SERVICE = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
 _CHANNEL_OPTIONS = (
     ("grpc.so_reuseport", 0),  # or two servers would share a port in silence
-    # A bridge brings all its chats on one connection, and a new client's burst comes before it knows a limit. Calls over
-    # these are reset without a word, from the first of the two on at random; those below are refused in our own.
+    # A bridge brings all its chats on one connection, and a new client's burst comes before it knows a limit. Calls
+    # over these are reset without a word, between the first two at random; those below are refused in our own.
     ("grpc.server.max_pending_requests", 8192),
     ("grpc.server.max_pending_requests_hard_limit", 16_384),
     ("grpc.max_concurrent_streams", 4096),
