@@ -5,6 +5,7 @@ From the server's gRPC status, from a request's schema, from routing. Fixed word
 
 import logging
 import re
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -212,6 +213,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def api_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
+        traceback.clear_frames(error.__traceback__)  # or a large body lives until cycles are collected
         exchange_of(request.scope).reason = error.reason
         return JSONResponse(error.body(), error.status_code, error.headers)
 
@@ -229,6 +231,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def schema_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
+        traceback.clear_frames(error.__traceback__)
         return await api_error(request, from_schema(error))
 
     app.add_exception_handler(HTTPException, http_error)

@@ -6,6 +6,7 @@ grpc.aio alone would send an exception's text to the client, and nothing at all 
 import asyncio
 import logging
 import re
+import traceback
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
@@ -111,6 +112,7 @@ def _guarded(behavior: Behavior) -> Behavior:
         except RequestError as error:
             status = to_status(error)
             metadata = trailing_metadata(error, status)
+            traceback.clear_frames(error.__traceback__)  # or a large request lives until cycles are collected
             return await context.abort(_CODES[status.code], status.message, metadata)
         except Exception as error:
             status = _internal(error, context)

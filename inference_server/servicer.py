@@ -3,14 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 
 from inference_server.accounting import Accounting
-from inference_server.admission import Admission
+from inference_server.admission import Admission, Place
 from inference_server.caller import caller_of
 from inference_server.completion import Completion, Completions
 from inference_server.convert import to_chat_request, to_chunk, to_completion, to_engine_use
@@ -20,6 +20,8 @@ from inference_server.service_state import Phase, ServiceState
 from protos.chat.v1 import chat_pb2, chat_pb2_grpc
 
 ADMITTED = "chat-admitted"  # the metadata that says so
+# Larger requests are taken up one at a time: as Python's text and in pieces one takes ten times its size.
+_LARGE_BYTES = 256 * 1024
 _Context = grpc.aio.ServicerContext[Any, Any]
 _STATES: Mapping[Phase, chat_pb2.ModelState] = {
     Phase.LOADING: chat_pb2.MODEL_STATE_LOADING,
@@ -62,6 +64,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         self.loaded: LoadedService | None = None
         self.served = served
         self._state = state
+        self._large = asyncio.Semaphore(1)
         self.accounting = accounting
 
     async def CreateChatCompletion(
@@ -122,9 +125,8 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             assert self.loaded
             try:
                 async with asyncio.timeout(self.served.max_request_s):
-                    chat_request = to_chat_request(request, self.served.max_messages)
                     with self.loaded.admission.place(caller_of(context)) as place:
-                        completion = await self.loaded.completions.open(chat_request, place)
+                        completion = await self._open(request, place)
                         self.accounting.record.completion = completion
                         try:
                             yield completion
@@ -132,6 +134,11 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
                             place.running_since_s = completion.started_s
             except TimeoutError as error:
                 raise TookTooLong(self.served.max_request_s) from error
+
+    async def _open(self, request: chat_pb2.ChatCompletionRequest, place: Place) -> Completion:
+        assert self.loaded
+        async with self._large if request.ByteSize() > _LARGE_BYTES else nullcontext():
+            return await self.loaded.completions.open(to_chat_request(request, self.served.max_messages), place)
 
 
 async def _say_admitted(context: _Context) -> None:

@@ -1,9 +1,11 @@
 """Long prompts beside the event loop: shortest first, none for a caller that has left, none to its end in vain."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Iterator, Sequence
 
+import grpc
 import pytest
 
 from inference_server.chat.prompt import PromptEncoder
@@ -12,7 +14,9 @@ from inference_server.chat.types import Message, Role
 from inference_server.demo_model import CHECKPOINT_DIR
 from inference_server.encode_queue import EncodeQueue
 from inference_server.errors import InvalidField, PromptTooLong
-from tests.fakes import until
+from protos.chat.v1 import chat_pb2_grpc
+from tests.fakes import FakeRunner, in_process_service, until
+from tests.test_admission import ask
 
 LONG, SHORT = 100_000, 10_000
 
@@ -107,3 +111,24 @@ async def test_long_text_of_any_script_is_divided(script: str) -> None:
     encoder = PromptEncoder(CHECKPOINT_DIR)
     with pytest.raises(PromptTooLong):
         await EncodeQueue(encoder, 1000).encode([Message(Role.USER, script * 300_000)], None)
+
+
+@pytest.mark.parametrize("text", ["hello world, ", "a"])
+async def test_nothing_is_left_of_a_large_request_that_was_refused(text: str) -> None:
+    """Without help of the collector of cycles, which comes seldom."""
+    async with (
+        in_process_service(FakeRunner()) as service,
+        grpc.aio.insecure_channel(service.grpc_address) as channel,
+    ):
+        stub = chat_pb2_grpc.ChatServiceStub(channel)
+        gc.disable()
+        try:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub.CreateChatCompletion(ask(1, text * (3 * 2**20 // len(text))))
+            await until(lambda: not any(is_long_message(one) for one in gc.get_objects()))
+        finally:
+            gc.enable()
+
+
+def is_long_message(one: object) -> bool:
+    return type(one) is Message and len(one.content) > 2**20

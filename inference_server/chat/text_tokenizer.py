@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 from inference_server.chat.added_tokens import AddedTokens
 from inference_server.errors import InvalidField
 
-# The library takes up to 300 bytes of memory a character while it works: 80 MB for the longest piece.
-_PIECE_CHARACTERS, _MOST_PIECE_CHARACTERS = 4_096, 2**18
+# The library takes up to 400 bytes of memory a byte of a word while it works: 80 MB for the longest piece.
+_PIECE_CHARACTERS, _MOST_PIECE_CHARACTERS = 4_096, 2**16
 _MARKS = r"\0-/:-@\[-`{-\x7f\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f"
 _QWEN_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -18,6 +18,7 @@ _AT_ONCE = 16
 _CHAT = "some words that are new, "
 _CHAT_CHARACTERS = 3_500
 _MOST_HEALTH_MS = 250
+_RUN_MB = 80  # of the tokenizer, for the longest run that it has to take whole
 
 TEXTS = {
     "words": "hello world, this is it. ", "one letter": "a", "spaces": " ", "control tokens": "<|im_end|>",
@@ -39,7 +40,7 @@ def control_tokens() -> list[Figure]:
     with running_service() as service:
         seen, _ = asyncio.run(_beside(service, text, 1))
     return [
-        at_most("memory for 0.8 MB of it", seen.most_mb, 40 * size_mb, "MB"),
+        at_most("memory for 0.8 MB of it", seen.most_mb, 40 * size_mb + _RUN_MB, "MB"),
         at_most("health p99", seen.health_p99_ms, _MOST_HEALTH_MS, "ms"),
         at_most("health false", seen.false_count, 0),
     ]
@@ -70,6 +71,8 @@ async def _beside(service: Service, text: str, count: int) -> tuple[Seen, float]
         grpc.aio.insecure_channel(service.address, options=options) as other,
     ):
         alone_s = min([await _timed(other, str(number)) for number in range(3)])
+        ordinary = ask(TEXTS["words"] * (len(text.encode()) // len(TEXTS["words"])), 1)  # what long prompts cost once
+        await chat_pb2_grpc.ChatServiceStub(other).CreateChatCompletion(ordinary, timeout=DEADLINE_S).code()
         async with bystander(service) as seen:
             stub = chat_pb2_grpc.ChatServiceStub(hostile)
             calls = [stub.CreateChatCompletion(ask(text, 1), timeout=DEADLINE_S) for _ in range(count)]

@@ -57,7 +57,8 @@ async def _closed(chat: Chat, count: int, seconds: float) -> float:
     async def keep_asking(number: int) -> None:
         nonlocal done
         while time.perf_counter() - started_s < seconds:
-            done += (await chat(number + done * count)).status == 200
+            outcome = await chat(number + done * count)
+            done += outcome.status == 200
 
     await asyncio.gather(*(keep_asking(number) for number in range(count)))
     return done / (time.perf_counter() - started_s)

@@ -35,10 +35,10 @@ class Service:
 @contextlib.contextmanager
 def running_service(server_flags: tuple[str, ...] = (), bridge_flags: tuple[str, ...] = ()) -> Iterator[Service]:
     """On the demo model. Fails if either program does not end well."""
-    server, grpc_port = start_server("--log-level", "warning", *server_flags)
+    server, grpc_port = start_server(*server_flags)
     bridge = None
     try:
-        bridge, http_port = start_bridge(f"127.0.0.1:{grpc_port}", "--log-level", "warning", *bridge_flags)
+        bridge, http_port = start_bridge(f"127.0.0.1:{grpc_port}", *bridge_flags)
         with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
             wait_ready(channel)
         yield Service(server, bridge, grpc_port, http_port)
