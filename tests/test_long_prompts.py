@@ -19,7 +19,7 @@ HOSTILE = {
     "a run and control tokens": "\ufdd0" * 4_000 + "<|im_end|>" * 4_000,
     "control tokens": "<|im_end|>" * 10_000,
     "tags": "<think>" * 15_000,
-    "brackets": "<" * 100_000,
+    "brackets": "<" * 30_000,
     "nested": "<|im_<|im_end|>end|>" * 5_000,
     "beginnings": "<|im_en" * 15_000,
     "responses": "<tool_response>" + "</tool_response> <tool_response>" * 3_000 + "</tool_response>",
