@@ -97,6 +97,7 @@ def test_questions_that_ran_away_are_answered(asker: DemoAsker, question: str, w
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("sampling", "most_without_end"), [(GREEDY, 0), (DEFAULT_SAMPLING, 0), (HOTTEST, 2)])
 def test_stress_prompts_are_answered_to_an_end(
     asker: DemoAsker, sampling: dict[str, Any], most_without_end: int
