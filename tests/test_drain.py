@@ -182,7 +182,7 @@ def test_a_connection_may_open_a_bounded_number_of_streams() -> None:
             assert header[3] == 4, "the first frame has the settings"
             payload = connection.recv(int.from_bytes(header[:3]), socket.MSG_WAITALL)
         told = dict(struct.iter_unpack(">HI", payload))
-        assert told[3] == 1024  # SETTINGS_MAX_CONCURRENT_STREAMS
+        assert told[3] == 4096  # SETTINGS_MAX_CONCURRENT_STREAMS
     finally:
         server.stop()
 
